@@ -1,0 +1,207 @@
+"""The recurrent attention model as a Stable-Baselines3 policy."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from numpy.typing import NDArray
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
+from torch import Tensor, nn
+
+from agents.distributions import sample_choice, sample_location
+from agents.networks import CORES, GlimpseNetwork, State
+
+
+class StepOutput(NamedTuple):
+    """What the model makes of one glimpse."""
+
+    location_mean: Tensor  # (N, 2), where to look next
+    logits: Tensor  # (N, K), scores of the classes or moves
+    value: Tensor  # (N,), the baseline b_t
+    state: State  # for the next step
+
+
+class RAMPolicy(BasePolicy):
+    """Glimpse network, core, and the location, class and baseline heads.
+
+    The gradient of each loss is cut so that, in the paper's words, the hybrid loss trains "the action network ... core and
+    glimpse networks" and REINFORCE trains the location network:
+
+    - the class head's loss flows into the core and the glimpse network, back through all steps;
+    - the baseline head sees h_t detached: it trains itself alone;
+    - the location head sees h_t detached too, unless `location_gradient="full"` lets REINFORCE shape core and glimpse network;
+    - a location reaches the next step as an observation, never as a graph: nothing flows through the retina.
+
+    Args:
+        observation_space: a Dict of "glimpse" (k, g, g) and "location" (2,).
+        action_space: a Box (2 + K,): location, then K scores of which the environment takes the highest.
+        lr_schedule: the learning rate by remaining progress (1 to 0).
+        core: "relu" (classification) or "lstm" (games).
+        hidden_size: units of h_g and h_l each.
+        core_size: units of g_t and h_t each.
+        location_std: the fixed standard deviation of the location, in units of [-1, 1].
+        location_gradient: "head" or "full", see above.
+        optimizer_class: a torch optimizer.
+        optimizer_kwargs: its arguments but the learning rate; by default the fused variant is used.
+
+    Raises:
+        ValueError: spaces or arguments that the model can't take; the message names them.
+    """
+
+    def __init__(
+        self,
+        observation_space: spaces.Space,
+        action_space: spaces.Space,
+        lr_schedule: Schedule,
+        use_sde: bool = False,
+        core: str = "relu",
+        hidden_size: int = 128,
+        core_size: int = 256,
+        location_std: float = 0.1,
+        location_gradient: str = "head",
+        optimizer_class: type[torch.optim.Optimizer] = torch.optim.Adam,
+        optimizer_kwargs: dict[str, Any] | None = None,
+    ) -> None:
+        if optimizer_kwargs is None:
+            optimizer_kwargs = {"fused": True}
+        super().__init__(
+            observation_space,
+            action_space,
+            optimizer_class=optimizer_class,
+            optimizer_kwargs=optimizer_kwargs,
+        )
+        glimpse_shape, num_choices = _check_spaces(observation_space, action_space)
+        if core not in CORES:
+            raise ValueError(f"core must be one of {tuple(CORES)}, got {core!r}")
+        if location_gradient not in ("head", "full"):
+            raise ValueError(f'location_gradient must be "head" or "full", got {location_gradient!r}')
+        if not location_std > 0:
+            raise ValueError(f"location_std must be above 0, got {location_std!r}")
+        if use_sde:
+            raise ValueError("use_sde is not supported: the location's width is fixed (location_std)")
+        self.lr_schedule = lr_schedule
+        self.core_name, self.hidden_size, self.core_size = core, hidden_size, core_size
+        self.location_std, self.location_gradient = location_std, location_gradient
+        self.num_choices = num_choices
+        self.glimpse_network = GlimpseNetwork(int(np.prod(glimpse_shape)), hidden_size, core_size)
+        self.core = CORES[core](core_size, core_size)
+        self.location_head = nn.Linear(core_size, 2)
+        self.class_head = nn.Linear(core_size, num_choices)
+        self.baseline_head = nn.Linear(core_size, 1)
+        self.optimizer = self.optimizer_class(
+            self.parameters(),
+            lr=lr_schedule(1),  # type: ignore[call-arg]
+            **self.optimizer_kwargs,
+        )
+
+    def forward(self, obs: dict[str, Tensor], state: State) -> StepOutput:
+        """One step: obs["glimpse"] (N, k, g, g), obs["location"] (N, 2), state of (N, H) tensors."""
+        features = self.glimpse_network(obs["glimpse"], obs["location"])  # (N, H), g_t
+        hidden, state = self.core(features, state)  # (N, H), h_t
+        detached = hidden.detach()
+        location_mean = self.location_head(hidden if self.location_gradient == "full" else detached)
+        value = self.baseline_head(detached).squeeze(-1)
+        return StepOutput(location_mean, self.class_head(hidden), value, state)
+
+    def initial_state(self, num_envs: int) -> State:
+        """h_0 = 0: tensors of (num_envs, H)."""
+        zeros = torch.zeros(num_envs, self.core_size, device=self.device)
+        return (zeros,) * self.core.num_states
+
+    def mask_state(self, state: State | None, episode_start: NDArray[np.bool_]) -> State:
+        """The state with h_0 where an episode starts: episode_start is (N,)."""
+        if state is None or episode_start.all():
+            return self.initial_state(len(episode_start))
+        if not episode_start.any():
+            return state
+        goes_on = torch.as_tensor(~episode_start, device=self.device).unsqueeze(1)
+        return tuple(part * goes_on for part in state)
+
+    def act(
+        self, output: StepOutput, greedy_location: bool = False, greedy_choice: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """Locations (N, 2), not clipped, and choices (N,): the most likely ones or samples."""
+        location = output.location_mean.detach()
+        if not greedy_location:
+            location = sample_location(location, self.location_std)
+        choice = output.logits.argmax(-1) if greedy_choice else sample_choice(output.logits)
+        return location, choice
+
+    def to_box(self, locations: Tensor, choices: Tensor) -> NDArray[np.float32]:
+        """Actions (N, 2 + K) for the environment: the location clipped, then 1 for the choice and -1 for the others."""
+        actions = np.full((len(choices), 2 + self.num_choices), -1, np.float32)
+        actions[:, :2] = np.clip(locations.cpu().numpy(), -1, 1)
+        actions[np.arange(len(choices)), 2 + choices.cpu().numpy()] = 1
+        return actions
+
+    def predict(
+        self,
+        observation: NDArray | dict[str, NDArray],
+        state: tuple[NDArray, ...] | None = None,
+        episode_start: NDArray | None = None,
+        deterministic: bool = False,
+    ) -> tuple[NDArray, tuple[NDArray, ...] | None]:
+        """The actions for a batch of observations (or for one), and the state to hand in at the next step.
+
+        Args:
+            observation: a dict of "glimpse" and "location", with or without a batch axis.
+            state: what the last call returned; None at the start.
+            episode_start: (N,), whether each observation is the first of its episode; None: only where `state` is None.
+            deterministic: greedy location and class, instead of samples.
+        """
+        self.set_training_mode(False)
+        obs, is_batch = self.obs_to_tensor(observation)
+        num_envs = len(obs["location"])  # type: ignore[call-overload]
+        starts = np.zeros(num_envs, np.bool_)
+        if episode_start is not None:
+            starts |= np.asarray(episode_start, np.bool_)
+        tensors = None
+        if state is not None:
+            tensors = tuple(torch.as_tensor(part, device=self.device) for part in state)
+        with torch.no_grad():
+            output = self(obs, self.mask_state(tensors, starts))
+            actions = self.to_box(*self.act(output, deterministic, deterministic))
+        new_state = tuple(part.cpu().numpy() for part in output.state)
+        return (actions if is_batch else actions[0]), new_state
+
+    def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> Tensor:
+        num_envs = len(observation["location"])  # type: ignore[call-overload]
+        output = self(observation, self.initial_state(num_envs))
+        return torch.as_tensor(self.to_box(*self.act(output, deterministic, deterministic)), device=self.device)
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        return {
+            **super()._get_constructor_parameters(),
+            "lr_schedule": self.lr_schedule,
+            "core": self.core_name,
+            "hidden_size": self.hidden_size,
+            "core_size": self.core_size,
+            "location_std": self.location_std,
+            "location_gradient": self.location_gradient,
+            "optimizer_class": self.optimizer_class,
+            "optimizer_kwargs": self.optimizer_kwargs,
+        }
+
+
+def _check_spaces(
+    observation_space: spaces.Space, action_space: spaces.Space
+) -> tuple[tuple[int, ...], int]:
+    """The shape of a glimpse and the number of choices K."""
+    if not isinstance(observation_space, spaces.Dict) or not {"glimpse", "location"} <= set(
+        observation_space.spaces
+    ):
+        raise ValueError(
+            f'RAM needs a Dict observation with "glimpse" (k, g, g) and "location" (2,), got {observation_space}'
+        )
+    if not isinstance(action_space, spaces.Box) or action_space.shape is None or action_space.shape[-1:] < (4,):
+        raise ValueError(
+            "RAM needs one Box (2 + K,) of actions, a location and K scores: make the environment with "
+            f'action_format="box", got {action_space}'
+        )
+    shape = observation_space["glimpse"].shape
+    assert shape is not None
+    return shape, action_space.shape[0] - 2
