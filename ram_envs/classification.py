@@ -12,7 +12,7 @@ from ram_envs.actions import ActionCodec
 from ram_envs.datasets import load_images
 from ram_envs.ordering import IMAGE_ORDERS, PassOrder
 from ram_envs.retina import check_retina, glimpses
-from ram_envs.streams import Streams
+from ram_envs.streams import draw_uniform, start_streams
 
 
 class GlimpseClassification:
@@ -41,6 +41,7 @@ class GlimpseClassification:
     """
 
     reset_options = ("index",)
+    _STATE = ("streams", "index", "labels", "episodes", "steps", "terminated", "correct", "locations", "scenes")
 
     def __init__(
         self,
@@ -80,7 +81,7 @@ class GlimpseClassification:
         self._order: PassOrder | None = None
         if image_order == "sequential":
             self._order = PassOrder(len(self.images.labels), num_envs)
-        self.streams = Streams(np.zeros(num_envs, np.uint64))
+        self.streams = np.zeros(num_envs, np.uint64)  # See `ram_envs.streams`.
         self.index = np.zeros(num_envs, np.int64)  # The image that each environment shows.
         self.labels = np.zeros(num_envs, np.int64)
         self.episodes = np.zeros(num_envs, np.int64)  # Episodes begun in this order of images.
@@ -92,7 +93,7 @@ class GlimpseClassification:
 
     def seed(self, keys: NDArray[np.uint64], where: NDArray[np.bool_]) -> None:
         """Give the environments of the mask `where` (N,) new random streams, keyed by keys (m,)."""
-        self.streams.state[where] = Streams(keys).state
+        self.streams[where] = start_streams(keys)
         self.episodes[where] = 0
         if self.image_order == "shuffled":
             self._order = PassOrder(len(self.images.labels), self.num_envs, key=int(keys[0]))
@@ -109,7 +110,7 @@ class GlimpseClassification:
         """
         # Three draws for each episode, whether they are used or not: options do not shift the streams.
         index_options = self._check_index(options)
-        draws = self.streams.uniform(3, where)
+        draws, self.streams[where] = draw_uniform(self.streams[where], 3)
         if index_options is not None:
             index = index_options[where]
         elif self._order is not None:
@@ -117,7 +118,7 @@ class GlimpseClassification:
         else:
             index = (draws[:, 0] * len(self.images.labels)).astype(np.int64)
         if self.split != "train":
-            draws = Streams(index.astype(np.uint64)).uniform(3)
+            draws, _ = draw_uniform(start_streams(index.astype(np.uint64)), 3)
         if self.initial_location is None:
             self.locations[where] = 2 * draws[:, 1:] - 1
         else:
@@ -165,6 +166,18 @@ class GlimpseClassification:
         if self.terminated.any():
             facts["is_success"] = (self.correct, self.terminated)
         return facts
+
+    def get_state(self) -> dict[str, Any]:
+        """Everything that the next steps depend on, as copies; pickles."""
+        key = None if self._order is None else self._order.key
+        return {"order_key": key, **{name: getattr(self, name).copy() for name in self._STATE}}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Go on where `get_state` was called, in a task made with the same arguments."""
+        if state["order_key"] is not None:
+            self._order = PassOrder(len(self.images.labels), self.num_envs, state["order_key"])
+        for name in self._STATE:
+            setattr(self, name, state[name].copy())
 
     def _check_index(self, options: dict[str, Any]) -> NDArray[np.int64] | None:
         """`options["index"]` as (N,), None where it is not given."""

@@ -175,13 +175,22 @@ class GlimpseVectorEnv(VectorEnv):
             self.task.begin(over, {})
         terminated = self.task.terminated.copy()
         reward = self.task.reward()
-        self._done = terminated.copy()
+        self._done = self.task.terminated
         truncated = np.zeros(self.num_envs, np.bool_)
         if self.autoreset_mode == AutoresetMode.SAME_STEP and terminated.any():
             observation, info = self._reset_at_once(terminated)
         else:
             observation, info = self.task.observe(), self._info()
         return observation, reward, terminated, truncated, info
+
+    def get_state(self) -> dict[str, Any]:
+        """Everything that the next steps depend on, so that a training run can be stopped and gone on with; pickles."""
+        return {"task": self.task.get_state(), "done": self._done, "is_seeded": self._is_seeded}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Go on where `get_state` was called, in environments made with the same arguments."""
+        self.task.set_state(state["task"])
+        self._done, self._is_seeded = state["done"], state["is_seeded"]
 
     def _reset_at_once(self, over: NDArray[np.bool_]) -> tuple[dict[str, NDArray], dict[str, Any]]:
         final = self.task.observe()

@@ -1,7 +1,8 @@
 """Random draws for N environments at once, each from a stream of its own.
 
 A NumPy generator for every environment would cost a Python call for every environment at every episode. These streams are
-SplitMix64 (Steele, Lea and Flood 2014), advanced for all environments together; their keys come from NumPy generators.
+SplitMix64 (Steele, Lea and Flood 2014): one number of state each, advanced for all together as one array (N,) of uint64. Their
+keys come from NumPy generators.
 """
 
 from __future__ import annotations
@@ -14,31 +15,23 @@ _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX_2 = np.uint64(0x94D049BB133111EB)
 
 
-class Streams:
-    """Random streams, one for each key.
-
-    Attributes:
-        state: (n,) uint64; all that the next draws depend on.
-    """
-
-    def __init__(self, keys: NDArray[np.uint64]) -> None:
-        self.state = _mix(np.array(keys, np.uint64))
-
-    def uniform(self, size: int, where: NDArray[np.bool_] | None = None) -> NDArray[np.float64]:
-        """Draw from [0, 1): (n, size), or (m, size) for the m streams of the mask `where`; the others do not move."""
-        state = self.state if where is None else self.state[where]
-        steps = np.arange(1, size + 1, dtype=np.uint64) * _GOLDEN
-        bits = _mix(state[:, None] + steps)
-        if where is None:
-            self.state = state + steps[-1]
-        else:
-            self.state[where] = state + steps[-1]
-        return (bits >> np.uint64(11)) * 2.0**-53
-
-
 def draw_keys(rng: np.random.Generator, size: int) -> NDArray[np.uint64]:
-    """Keys for new streams: (size,) uint64."""
+    """Keys for new streams: (size,)."""
     return rng.integers(0, 2**64, size, dtype=np.uint64)
+
+
+def start_streams(keys: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """The first states (n,) of the streams with these keys (n,); near keys give unlike streams."""
+    return _mix(keys + _GOLDEN)
+
+
+def draw_uniform(
+    streams: NDArray[np.uint64], size: int
+) -> tuple[NDArray[np.float64], NDArray[np.uint64]]:
+    """Draws from [0, 1), (n, size), and the streams' next states (n,)."""
+    steps = np.arange(1, size + 1, dtype=np.uint64) * _GOLDEN
+    bits = _mix(streams[:, None] + steps)
+    return (bits >> np.uint64(11)) * 2.0**-53, streams + steps[-1]
 
 
 def _mix(bits: NDArray[np.uint64]) -> NDArray[np.uint64]:

@@ -1,0 +1,32 @@
+# make train   set up, train on real MNIST for about five minutes on two cores, show what was learned
+# make test    set up, run all tests
+# make lint    set up, check style and types
+
+VENV ?= .venv
+PYTHON ?= python3
+PIP_INSTALL = $(VENV)/bin/python -m pip install --quiet -c constraints.txt
+
+.PHONY: train test lint clean
+
+train: $(VENV)/.train
+	$(VENV)/bin/python train_agent.py --progress
+
+test: $(VENV)/.train
+	$(VENV)/bin/python -m pytest -n auto
+
+lint: $(VENV)/.dev
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+$(VENV)/.train: setup.cfg pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PIP_INSTALL) -e ".[train,test]"
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.train
+	$(PIP_INSTALL) -e ".[train,test,dev]"
+	touch $@
+
+clean:
+	rm -rf $(VENV)

@@ -1,0 +1,77 @@
+"""Run folders: where a training run keeps what it was asked, what it learned and what came of it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import yaml
+from stable_baselines3.common.utils import LinearSchedule
+
+
+def new_run(log_folder: Path, algo: str, env_id: str) -> Path:
+    """Make the folder of the next run, such as logs/ram/GlimpseMNIST-v0_3."""
+    number = max((number for number, _ in _runs(log_folder, algo, env_id)), default=0) + 1
+    folder = log_folder / algo / f"{env_id}_{number}"
+    folder.mkdir(parents=True)
+    return folder
+
+
+def unfinished_run(log_folder: Path, algo: str, env_id: str) -> Path:
+    """The newest run that was begun and has no result.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    runs = [folder for _, folder in sorted(_runs(log_folder, algo, env_id))]
+    for folder in reversed(runs):
+        if (folder / "args.yml").is_file() and not (folder / "result.json").exists():
+            return folder
+    raise FileNotFoundError(f"there is no unfinished run of {algo} on {env_id} in {log_folder}: start one without --resume")
+
+
+def read_hyperparams(path: Path, env_id: str) -> dict[str, Any]:
+    """The settings for one environment out of a file in rl_zoo3's form; {} where it has none.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+    """
+    settings = yaml.safe_load(path.read_text())
+    return dict(settings.get(env_id, {}))
+
+
+def parse_schedule(value: Any) -> Any:
+    """rl_zoo3's "lin_0.001" as a schedule that falls to 0; anything else as it is."""
+    if isinstance(value, str) and value.startswith("lin_"):
+        return LinearSchedule(float(value.removeprefix("lin_")), 0.0, 1.0)
+    return value
+
+
+def write_yaml(path: Path, values: dict[str, Any]) -> None:
+    """Write plain values, in their order."""
+    path.write_text(yaml.safe_dump(values, sort_keys=False))
+
+
+def write_result(path: Path, result: dict[str, Any]) -> None:
+    """Write result.json."""
+    path.write_text(json.dumps(result, indent=2) + "\n")
+
+
+def current_commit(folder: Path) -> str | None:
+    """The commit checked out in the folder, with "-dirty" behind it where files differ; None outside git."""
+    command = ["git", "-C", str(folder), "describe", "--always", "--abbrev=40", "--dirty"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _runs(log_folder: Path, algo: str, env_id: str) -> list[tuple[int, Path]]:
+    numbered = []
+    for folder in (log_folder / algo).glob(f"{env_id}_*"):
+        number = folder.name.removeprefix(f"{env_id}_")
+        if number.isdigit():
+            numbered.append((int(number), folder))
+    return numbered

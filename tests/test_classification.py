@@ -1,0 +1,152 @@
+import numpy as np
+import pytest
+from conftest import DATASET, make, make_vec
+
+from ram_envs.classification import GlimpseClassification
+from ram_envs.retina import glimpses
+
+
+def act(location, label):
+    return {"location": np.array(location, np.float32), "class": label}
+
+
+def test_an_episode_by_hand():
+    env = make(num_glimpses=3, initial_location=(0.25, -0.5), split="test")
+    obs, info = env.reset(seed=0, options={"index": 4})
+    task = env.unwrapped.task
+    image, label = task.images.images[4], int(task.images.labels[4])
+    assert info == {"label": label, "index": 4}
+
+    def expected(location):
+        return glimpses(image[None], np.array([location], np.float32), glimpse_size=8, num_scales=1)[0]
+
+    np.testing.assert_array_equal(obs["location"], np.float32([0.25, -0.5]))
+    np.testing.assert_array_equal(obs["glimpse"], expected((0.25, -0.5)))
+    # A right class before the last step earns nothing.
+    obs, reward, terminated, truncated, info = env.step(act((0.5, 0.5), label))
+    np.testing.assert_array_equal(obs["glimpse"], expected((0.5, 0.5)))
+    assert (reward, terminated, truncated) == (0.0, False, False)
+    assert "is_success" not in info
+    obs, reward, *_ = env.step(act((3, -3), label))  # Out of range: clipped, in what is seen and what is said.
+    np.testing.assert_array_equal(obs["location"], np.float32([1, -1]))
+    np.testing.assert_array_equal(obs["glimpse"], expected((1, -1)))
+    assert reward == 0.0
+    _, reward, terminated, truncated, info = env.step(act((0, 0), label))
+    assert (reward, terminated, truncated) == (1.0, True, False)
+    assert info["is_success"] is True
+
+
+def test_a_wrong_class_earns_nothing():
+    env = make(num_glimpses=1)
+    _, info = env.reset(seed=0)
+    _, reward, terminated, _, info = env.step(act((0, 0), (info["label"] + 1) % 10))
+    assert (reward, terminated, info["is_success"]) == (0.0, True, False)
+
+
+def test_the_image_is_not_all_zero():
+    obs, _ = make(initial_location="center").reset(seed=0)
+    assert obs["glimpse"].max() > 0.5
+    assert obs["location"].tolist() == [0, 0]
+
+
+def test_random_first_locations_cover_the_image():
+    envs = make_vec(500)
+    obs, _ = envs.reset(seed=0)
+    assert obs["location"].min() < -0.95
+    assert obs["location"].max() > 0.95
+    assert np.abs(obs["location"].mean(axis=0)).max() < 0.1
+
+
+def test_one_pass_in_order_shows_each_image_once():
+    envs = make_vec(
+        150, split="validation", image_order="sequential", num_glimpses=1, autoreset_mode="SameStep"
+    )
+    size = len(envs.task.images.labels)
+    quotas = (size + np.arange(150)) // 150
+    _, info = envs.reset(seed=0)
+    shown, labels, begun = [], [], np.ones(150, int)
+    while True:
+        counts = begun <= quotas
+        if not counts.any():
+            break
+        shown += info["index"][counts].tolist()
+        labels += info["label"][counts].tolist()
+        *_, info = envs.step(envs.action_space.sample())
+        begun += 1
+    assert sorted(shown) == list(range(size))
+    np.testing.assert_array_equal(envs.task.images.labels[shown], labels)
+    assert shown[:150] == list(range(150))
+    assert envs.reset()[1]["index"].tolist() == list(range(150))  # A new pass.
+
+
+def test_a_single_environment_goes_through_a_split_in_order():
+    env = make(split="test", image_order="sequential")
+    assert [env.reset()[1]["index"] for _ in range(5)] == [0, 1, 2, 3, 4]
+    assert env.reset(seed=1)[1]["index"] == 0
+
+
+def test_shuffled_passes_show_each_image_once():
+    envs = make_vec(100, split="test", image_order="shuffled", num_glimpses=1, autoreset_mode="SameStep")
+    size = len(envs.task.images.labels)
+    _, info = envs.reset(seed=3)
+    shown = []
+    for _ in range(2 * size // 100):
+        shown += info["index"].tolist()
+        *_, info = envs.step(envs.action_space.sample())
+    assert sorted(shown[:size]) == sorted(shown[size:]) == list(range(size))
+    assert shown[:size] != shown[size:]
+
+
+def test_random_order_visits_all_classes():
+    envs = make_vec(2000)
+    _, info = envs.reset(seed=0)
+    assert np.bincount(info["label"], minlength=10).min() > 100
+
+
+def test_evaluation_does_not_depend_on_seed_or_number_of_environments():
+    first = make_vec(20, split="test", image_order="sequential").reset(seed=0)[0]
+    second = make_vec(5, split="test", image_order="sequential").reset(seed=9)[0]
+    np.testing.assert_array_equal(first["location"][:5], second["location"])
+    np.testing.assert_array_equal(first["glimpse"][:5], second["glimpse"])
+
+
+def test_state_can_be_taken_up_again():
+    settings = {"image_order": "shuffled", "autoreset_mode": "SameStep"}
+    envs = make_vec(6, **settings)
+    envs.reset(seed=1)
+    envs.action_space.seed(0)
+    actions = [envs.action_space.sample() for _ in range(30)]
+    for action in actions[:10]:
+        envs.step(action)
+    state = envs.get_state()
+    after = [envs.step(action) for action in actions[10:]]
+    other = make_vec(6, **settings)
+    other.set_state(state)
+    for action, expected in zip(actions[10:], after, strict=True):
+        obs, reward, *_, info = other.step(action)
+        np.testing.assert_array_equal(obs["glimpse"], expected[0]["glimpse"])
+        np.testing.assert_array_equal(reward, expected[1])
+        np.testing.assert_array_equal(info["index"], expected[4]["index"])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_glimpses": 0}, "num_glimpses must be"),
+        ({"num_glimpses": 2.0}, "num_glimpses must be"),
+        ({"glimpse_size": 0}, "glimpse_size must be"),
+        ({"num_scales": 0}, "num_scales must be"),
+        ({"num_scales": 9}, "widest patch of 2048 pixels"),
+        ({"initial_location": "centre"}, "initial_location must be"),
+        ({"initial_location": (0, 2)}, "initial_location must be"),
+        ({"initial_location": (0, float("nan"))}, "initial_location must be"),
+        ({"initial_location": 3}, "initial_location must be"),
+        ({"image_order": "sorted"}, "image_order must be"),
+        ({"split": "valid"}, "split must be"),
+        ({"action_format": "tuple"}, "action_format must be"),
+        ({"dataset": "minst"}, "dataset must be"),
+    ],
+)
+def test_bad_options_are_named(options, message):
+    with pytest.raises(ValueError, match=message):
+        GlimpseClassification(**{"dataset": DATASET, **options})

@@ -1,0 +1,122 @@
+import numpy as np
+import pytest
+
+from ram_envs.retina import check_retina, glimpses, patch_corners
+
+RAMP = np.arange(16, dtype=np.uint8).reshape(1, 4, 4)  # 0..15, row by row.
+
+
+def look(images, location, size, scales=1):
+    return glimpses(images, np.array([location], np.float32), glimpse_size=size, num_scales=scales)[0]
+
+
+def test_centre_of_even_image_even_glimpse():
+    np.testing.assert_allclose(255 * look(RAMP, (0, 0), 2)[0], [[5, 6], [9, 10]], rtol=1e-6)
+
+
+def test_odd_glimpse_starts_at_the_nearest_pixel():
+    # The centre is at pixel 2.0; 3 pixels around it start at 0.5, and halves go up to 1.
+    np.testing.assert_allclose(255 * look(RAMP, (0, 0), 3)[0], [[5, 6, 7], [9, 10, 11], [13, 14, 15]], rtol=1e-6)
+    # x = -0.3 puts the centre at 1.4, the patch at -0.1: column 0.
+    np.testing.assert_allclose(255 * look(RAMP, (-0.3, -0.3), 3)[0], [[0, 1, 2], [4, 5, 6], [8, 9, 10]], rtol=1e-6)
+
+
+def test_odd_image_odd_glimpse_is_centred():
+    image = np.arange(25, dtype=np.uint8).reshape(1, 5, 5)
+    np.testing.assert_allclose(
+        255 * look(image, (0, 0), 3)[0], [[6, 7, 8], [11, 12, 13], [16, 17, 18]], rtol=1e-6
+    )
+
+
+@pytest.mark.parametrize(
+    ("location", "expected"),
+    [
+        ((-1, -1), [[0, 0], [0, 0 + 0]]),  # Top-left corner: one pixel inside, its value is 0.
+        ((1, -1), [[0, 0], [3, 0]]),
+        ((-1, 1), [[0, 12], [0, 0]]),
+        ((1, 1), [[15, 0], [0, 0]]),
+        ((0, -1), [[0, 0], [1, 2]]),
+        ((1, 0), [[7, 0], [11, 0]]),
+    ],
+)
+def test_zeros_outside_every_border(location, expected):
+    np.testing.assert_allclose(255 * look(RAMP, location, 2)[0], expected, rtol=1e-6)
+
+
+def test_x_runs_along_columns():
+    image = np.zeros((1, 4, 8), np.uint8)
+    image[0, 1, 6] = 255  # Row 1, column 6: centre of the pixel at x = (6.5 / 8) * 2 - 1, y = (1.5 / 4) * 2 - 1.
+    assert look(image, (0.625, -0.25), 1)[0, 0, 0] == 1.0
+
+
+def test_locations_out_of_range_are_clipped():
+    np.testing.assert_array_equal(look(RAMP, (7, -3), 2), look(RAMP, (1, -1), 2))
+
+
+def test_scales_are_means_of_concentric_patches():
+    patches = 255 * look(RAMP, (0, 0), 2, scales=3)
+    np.testing.assert_allclose(patches[0], [[5, 6], [9, 10]], rtol=1e-6)
+    np.testing.assert_allclose(patches[1], [[2.5, 4.5], [10.5, 12.5]], rtol=1e-6)  # Quarters of the image.
+    # 8x8 around 4x4: each cell covers 4x4 pixels of which a quarter lies inside.
+    np.testing.assert_allclose(patches[2], [[2.5 / 4, 4.5 / 4], [10.5 / 4, 12.5 / 4]], rtol=1e-6)
+
+
+@pytest.mark.parametrize("size", [1, 2, 5, 8])
+@pytest.mark.parametrize("scales", [1, 2, 3])
+def test_equals_a_plain_implementation(size, scales):
+    rng = np.random.default_rng(size * 10 + scales)
+    images = rng.integers(0, 256, (40, 13, 17), dtype=np.uint8)
+    locations = rng.uniform(-1.2, 1.2, (40, 2)).astype(np.float32)
+    seen = glimpses(images, locations, glimpse_size=size, num_scales=scales)
+    corners = patch_corners(locations, (13, 17), glimpse_size=size, num_scales=scales)
+    margin = size * 2**scales
+    for n in range(40):
+        padded = np.pad(images[n] / 255.0, margin)
+        for scale in range(scales):
+            factor = 2**scale
+            left, top = corners[n, scale] + margin
+            patch = padded[top : top + size * factor, left : left + size * factor]
+            expected = patch.reshape(size, factor, size, factor).mean(axis=(1, 3))
+            np.testing.assert_allclose(seen[n, scale], expected, atol=1e-6)
+            centre = (np.clip(locations[n].astype(float), -1, 1) + 1) / 2 * (17, 13)
+            assert np.abs(corners[n, scale] + size * factor / 2 - centre).max() <= 0.5
+
+
+def test_float_images_pass_through():
+    image = RAMP.astype(np.float32) / 16
+    np.testing.assert_array_equal(look(image, (0, 0), 2)[0], image[0, 1:3, 1:3])
+
+
+def test_result_stays_in_range():
+    white = np.full((1, 30, 30), 255, np.uint8)
+    seen = look(white, (0, 0), 3, scales=4)
+    assert seen.max() <= 1.0
+    assert seen.dtype == np.float32
+
+
+def test_bad_input_is_named():
+    place = np.zeros((1, 2), np.float32)
+    with pytest.raises(ValueError, match="finite"):
+        look(RAMP, (np.nan, 0), 2)
+    with pytest.raises(ValueError, match="images must be"):
+        glimpses(RAMP[0], place)
+    with pytest.raises(ValueError, match="images must be"):
+        glimpses(RAMP.astype(np.int64), place)
+    with pytest.raises(ValueError, match="locations must have the shape"):
+        glimpses(RAMP, np.zeros((2, 2), np.float32))
+    with pytest.raises(ValueError, match="at least 1"):
+        glimpses(RAMP, place, glimpse_size=0)
+
+
+@pytest.mark.parametrize("bad", [0, -1, 2.5, True, "8"])
+def test_check_retina_names_the_argument(bad):
+    with pytest.raises(ValueError, match="glimpse_size must be"):
+        check_retina(bad, 1, (28, 28))
+    with pytest.raises(ValueError, match="num_scales must be"):
+        check_retina(8, bad, (28, 28))
+
+
+def test_check_retina_refuses_patches_far_larger_than_the_image():
+    check_retina(7, 5, (28, 28))  # 112 = 4 x 28
+    with pytest.raises(ValueError, match="128 pixels"):
+        check_retina(8, 5, (28, 28))

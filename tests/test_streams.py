@@ -1,0 +1,30 @@
+import numpy as np
+
+from ram_envs.streams import draw_keys, draw_uniform, start_streams
+
+
+def test_known_values():
+    # SplitMix64 with state 0: the first outputs of the published generator.
+    draws, after = draw_uniform(np.zeros(1, np.uint64), 2)
+    assert [int(d * 2**53) for d in draws[0]] == [0xE220A8397B1DCDAF >> 11, 0x6E789E6AA1B965F4 >> 11]
+    assert int(after[0]) == 2 * 0x9E3779B97F4A7C15 % 2**64
+
+
+def test_batch_equals_single_streams_and_goes_on():
+    keys = draw_keys(np.random.default_rng(0), 5)
+    together, after = draw_uniform(start_streams(keys), 3)
+    for i in range(5):
+        alone, after_alone = draw_uniform(start_streams(keys[i : i + 1]), 3)
+        np.testing.assert_array_equal(together[i], alone[0])
+        assert after[i] == after_alone[0]
+    in_two, _ = draw_uniform(draw_uniform(start_streams(keys), 1)[1], 2)
+    np.testing.assert_array_equal(together[:, 1:], in_two)
+
+
+def test_near_keys_are_uniform_and_unlike():
+    draws, _ = draw_uniform(start_streams(np.arange(20_000, dtype=np.uint64)), 4)
+    assert 0 <= draws.min() < draws.max() < 1
+    counts = np.histogram(draws, bins=20, range=(0, 1))[0]
+    assert np.abs(counts / 4000 - 1).max() < 0.08
+    correlation = np.corrcoef(np.concatenate([draws[:-1], draws[1:]], axis=1).T)
+    assert np.abs(correlation - np.eye(8)).max() < 0.03
