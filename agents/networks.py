@@ -8,6 +8,16 @@ from torch import Tensor, nn
 State = tuple[Tensor, ...]  # What a core carries from step to step, each (N, H).
 
 
+RELU_GAIN = 2**0.5
+RECURRENT_START = 0.5
+
+
+def init_linear(layer: nn.Linear, gain: float) -> None:
+    """Orthogonal weights, no bias."""
+    nn.init.orthogonal_(layer.weight, gain)
+    nn.init.zeros_(layer.bias)
+
+
 class GlimpseNetwork(nn.Module):
     """f_g: what was seen and where, as one vector g_t.
 
@@ -20,6 +30,8 @@ class GlimpseNetwork(nn.Module):
         self.where = nn.Linear(2, hidden_size)
         # One matrix for both: Linear(h_g) + Linear(h_l) = Linear([h_g, h_l]).
         self.both = nn.Linear(2 * hidden_size, output_size)
+        for layer in (self.what, self.where, self.both):
+            init_linear(layer, RELU_GAIN)
 
     def forward(self, glimpse: Tensor, location: Tensor) -> Tensor:
         what = self.what(glimpse.flatten(1))  # (N, k, g, g) -> (N, hidden)
@@ -37,6 +49,11 @@ class ReLUCore(nn.Module):
         self.hidden_size = hidden_size
         # One matrix for both: Linear(h) + Linear(g) = Linear([h, g]).
         self.both = nn.Linear(hidden_size + input_size, hidden_size)
+        init_linear(self.both, 1.0)
+        with torch.no_grad():
+            # A recurrent start that forgets slowly and mixes nothing (Le, Jaitly and Hinton 2015, at half their scale).
+            self.both.weight[:, :hidden_size] = RECURRENT_START * torch.eye(hidden_size)
+            nn.init.orthogonal_(self.both.weight[:, hidden_size:])
 
     def forward(self, inputs: Tensor, state: State) -> tuple[Tensor, State]:
         hidden = self.both(torch.cat([state[0], inputs], dim=1)).relu()  # (N, H)

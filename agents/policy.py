@@ -44,7 +44,11 @@ class RAMPolicy(BasePolicy):
         hidden_size: units of h_g and h_l each.
         core_size: units of g_t and h_t each.
         location_std: the fixed standard deviation of the location, in units of [-1, 1].
+        location_gain: the location's mean is this times Linear(h_t). Adam moves every weight by about the learning rate,
+            however weak the signal; h_t has hundreds of components, so that with a gain of 1 one noisy step moves all
+            locations by more than `location_std` and the policy never settles.
         location_gradient: "head" or "full", see above.
+        glimpse_mean, glimpse_std: glimpses enter the network as (glimpse - mean) / std.
         optimizer_class: a torch optimizer.
         optimizer_kwargs: its arguments but the learning rate; by default the fused variant is used.
 
@@ -62,7 +66,10 @@ class RAMPolicy(BasePolicy):
         hidden_size: int = 128,
         core_size: int = 256,
         location_std: float = 0.1,
+        location_gain: float = 0.1,
         location_gradient: str = "head",
+        glimpse_mean: float = 0.0,
+        glimpse_std: float = 1.0,
         optimizer_class: type[torch.optim.Optimizer] = torch.optim.Adam,
         optimizer_kwargs: dict[str, Any] | None = None,
     ) -> None:
@@ -79,13 +86,15 @@ class RAMPolicy(BasePolicy):
             raise ValueError(f"core must be one of {tuple(CORES)}, got {core!r}")
         if location_gradient not in ("head", "full"):
             raise ValueError(f'location_gradient must be "head" or "full", got {location_gradient!r}')
-        if not location_std > 0:
-            raise ValueError(f"location_std must be above 0, got {location_std!r}")
+        for name, value in (("location_std", location_std), ("location_gain", location_gain), ("glimpse_std", glimpse_std)):
+            if not value > 0:
+                raise ValueError(f"{name} must be above 0, got {value!r}")
         if use_sde:
             raise ValueError("use_sde is not supported: the location's width is fixed (location_std)")
-        self.lr_schedule = lr_schedule
         self.core_name, self.hidden_size, self.core_size = core, hidden_size, core_size
-        self.location_std, self.location_gradient = location_std, location_gradient
+        self.location_std, self.location_gain = location_std, location_gain
+        self.location_gradient = location_gradient
+        self.glimpse_mean, self.glimpse_std = glimpse_mean, glimpse_std
         self.num_choices = num_choices
         self.glimpse_network = GlimpseNetwork(int(np.prod(glimpse_shape)), hidden_size, core_size)
         self.core = CORES[core](core_size, core_size)
@@ -100,12 +109,13 @@ class RAMPolicy(BasePolicy):
 
     def forward(self, obs: dict[str, Tensor], state: State) -> StepOutput:
         """One step: obs["glimpse"] (N, k, g, g), obs["location"] (N, 2), state of (N, H) tensors."""
-        features = self.glimpse_network(obs["glimpse"], obs["location"])  # (N, H), g_t
+        glimpse = (obs["glimpse"] - self.glimpse_mean) / self.glimpse_std
+        features = self.glimpse_network(glimpse, obs["location"])  # (N, H), g_t
         hidden, state = self.core(features, state)  # (N, H), h_t
         detached = hidden.detach()
-        location_mean = self.location_head(hidden if self.location_gradient == "full" else detached)
+        location = self.location_head(hidden if self.location_gradient == "full" else detached)
         value = self.baseline_head(detached).squeeze(-1)
-        return StepOutput(location_mean, self.class_head(hidden), value, state)
+        return StepOutput(self.location_gain * location, self.class_head(hidden), value, state)
 
     def initial_state(self, num_envs: int) -> State:
         """h_0 = 0: tensors of (num_envs, H)."""
@@ -175,13 +185,17 @@ class RAMPolicy(BasePolicy):
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         return {
-            **super()._get_constructor_parameters(),
-            "lr_schedule": self.lr_schedule,
+            "observation_space": self.observation_space,
+            "action_space": self.action_space,
+            "lr_schedule": self._dummy_schedule,  # A loaded policy is there to act.
             "core": self.core_name,
             "hidden_size": self.hidden_size,
             "core_size": self.core_size,
             "location_std": self.location_std,
+            "location_gain": self.location_gain,
             "location_gradient": self.location_gradient,
+            "glimpse_mean": self.glimpse_mean,
+            "glimpse_std": self.glimpse_std,
             "optimizer_class": self.optimizer_class,
             "optimizer_kwargs": self.optimizer_kwargs,
         }

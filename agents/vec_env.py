@@ -86,21 +86,11 @@ class GymnasiumVecEnv(VecEnv):
             actions = box_to_dict(self.env.single_action_space, actions)
         obs, rewards, terminated, truncated, info = self.env.step(actions)
         dones = terminated | truncated
-        if not dones.any():
-            return obs, rewards.astype(np.float32), dones, _split_info(info, self.num_envs)
-        if self.autoreset_mode == AutoresetMode.SAME_STEP:
-            final_obs, final_infos = info["final_obs"], _split_info(info["final_info"], self.num_envs)
-            infos = _split_info(info, self.num_envs)
-        else:
-            final_obs, final_infos = _split_obs(obs, dones), _split_info(info, self.num_envs)
-            obs, infos = self._begin_episodes(obs, dones, actions)
-        for i in np.flatnonzero(dones):
-            self.reset_infos[i], infos[i] = infos[i], final_infos[i]
-            infos[i]["terminal_observation"] = final_obs[i]
-            infos[i]["TimeLimit.truncated"] = bool(truncated[i] and not terminated[i])
-        if self.autoreset_mode != AutoresetMode.SAME_STEP:
-            for i in np.flatnonzero(~dones):
-                infos[i] = final_infos[i]
+        infos = _split_info(info, self.num_envs)
+        for one, cut in zip(infos, (truncated & ~terminated).tolist(), strict=True):
+            one["TimeLimit.truncated"] = cut
+        if dones.any():
+            obs = self._end_episodes(obs, dones, actions, info, infos)
         return obs, rewards.astype(np.float32), dones, infos
 
     def close(self) -> None:
@@ -151,9 +141,26 @@ class GymnasiumVecEnv(VecEnv):
         """One picture of each environment."""
         return list(self.env.render() or [None] * self.num_envs)
 
-    def _begin_episodes(
-        self, obs: Any, dones: NDArray[np.bool_], actions: Any
-    ) -> tuple[Any, _Infos]:
+    def _end_episodes(
+        self, obs: Any, dones: NDArray[np.bool_], actions: Any, info: dict[str, Any], infos: _Infos
+    ) -> Any:
+        """Complete the infos of what is done, and return the observations that the next episodes begin with."""
+        if self.autoreset_mode == AutoresetMode.SAME_STEP:
+            final_obs, final_infos = info["final_obs"], _split_info(info["final_info"], self.num_envs)
+            reset_infos = [dict(one) for one in infos]
+            for i in np.flatnonzero(dones):
+                final_infos[i]["TimeLimit.truncated"] = infos[i]["TimeLimit.truncated"]
+                del reset_infos[i]["TimeLimit.truncated"]
+                infos[i] = final_infos[i]
+        else:
+            final_obs = _split_obs(obs, dones)
+            obs, reset_infos = self._begin_episodes(obs, dones, actions)
+        for i in np.flatnonzero(dones):
+            self.reset_infos[i] = reset_infos[i]
+            infos[i]["terminal_observation"] = final_obs[i]
+        return obs
+
+    def _begin_episodes(self, obs: Any, dones: NDArray[np.bool_], actions: Any) -> tuple[Any, _Infos]:
         """Reset what is done, where the environment has not done so itself."""
         if self.autoreset_mode == AutoresetMode.DISABLED:
             obs, info = self.env.reset(options={"reset_mask": dones})
@@ -164,7 +171,7 @@ class GymnasiumVecEnv(VecEnv):
         warnings.warn(
             "episodes of this vector environment end at different times and it resets at the next step: the first action of "
             "each episode is ignored. Make it with autoreset_mode=AutoresetMode.SAME_STEP to avoid that.",
-            stacklevel=4,
+            stacklevel=5,
         )
         return obs, [{} for _ in range(self.num_envs)]
 

@@ -1,0 +1,93 @@
+import math
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from agents.distributions import (  # noqa: E402
+    choice_entropy,
+    choice_log_prob,
+    location_log_prob,
+    sample_choice,
+    sample_location,
+)
+from agents.losses import baseline_loss, classification_loss, discounted_returns, reinforce_loss  # noqa: E402
+
+
+def test_returns_by_hand():
+    rewards = np.array([[0, 1], [2, 0], [4, 8]], float)
+    dones = np.array([[False, True], [False, False], [True, False]])
+    # First: one episode of three steps. Second: one of a single step, then one that goes on after the rollout.
+    returns = discounted_returns(rewards, dones, np.array([100.0, 100.0]), gamma=0.5)
+    np.testing.assert_allclose(returns, [[2, 1], [4, 29], [4, 58]])
+
+
+def test_returns_of_a_final_reward_are_that_reward():
+    rewards = np.zeros((4, 2))
+    rewards[-1] = [1, 0]
+    dones = np.zeros((4, 2), bool)
+    dones[-1] = True
+    np.testing.assert_array_equal(discounted_returns(rewards, dones, np.full(2, 9.0), 1.0), [[1, 0]] * 4)
+
+
+def test_reinforce_by_hand():
+    log_probs = torch.tensor([[-1.0, -2.0], [-3.0, -4.0]], requires_grad=True)
+    advantages = torch.tensor([[1.0, 0.5], [-1.0, 2.0]], requires_grad=True)
+    weights = torch.tensor([[1.0, 1.0], [1.0, 0.0]])
+    loss = reinforce_loss(log_probs, advantages, weights)
+    assert loss.item() == pytest.approx(-(-1.0 - 1.0 + 3.0) / 3)
+    loss.backward()
+    np.testing.assert_allclose(log_probs.grad, [[-1 / 3, -0.5 / 3], [1 / 3, 0]], rtol=1e-6)
+    assert advantages.grad is None
+
+
+def test_losses_over_nothing_are_zero():
+    nothing = torch.zeros(2, 3)
+    assert reinforce_loss(torch.ones(2, 3), torch.ones(2, 3), nothing).item() == 0
+    assert classification_loss(torch.ones(2, 3, 4), torch.zeros(2, 3, dtype=torch.long), nothing).item() == 0
+
+
+def test_classification_by_hand():
+    logits = torch.log(torch.tensor([[[0.5, 0.25, 0.25]], [[0.1, 0.8, 0.1]]]))  # (2, 1, 3)
+    labels = torch.tensor([[0], [1]])
+    both = classification_loss(logits, labels, torch.ones(2, 1))
+    assert both.item() == pytest.approx(-(math.log(0.5) + math.log(0.8)) / 2)
+    last = classification_loss(logits, labels, torch.tensor([[0.0], [1.0]]))
+    assert last.item() == pytest.approx(-math.log(0.8))
+
+
+def test_baseline_by_hand():
+    assert baseline_loss(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 2.0]])).item() == 2.5
+
+
+def test_location_density_is_a_gaussian():
+    mean, std = torch.tensor([[0.1, -0.2]]), 0.3
+    location = torch.tensor([[0.4, 0.1]])
+    expected = torch.distributions.Normal(mean, std).log_prob(location).sum(-1)
+    torch.testing.assert_close(location_log_prob(location, mean, std), expected)
+
+
+def test_location_gradient_in_units_of_the_variance_does_not_depend_on_std():
+    # std^2 times the gradient of log N is (l - mean): what `location_coef` is measured in.
+    for std in (0.05, 0.5):
+        mean = torch.tensor([[0.1, -0.2]], requires_grad=True)
+        (std**2 * location_log_prob(torch.tensor([[0.4, 0.1]]), mean, std)).sum().backward()
+        torch.testing.assert_close(mean.grad, torch.tensor([[0.3, 0.3]]))
+
+
+def test_choices_are_a_softmax():
+    logits = torch.tensor([[1.0, 2.0, 0.5]])
+    expected = torch.distributions.Categorical(logits=logits)
+    choice = torch.tensor([2])
+    torch.testing.assert_close(choice_log_prob(choice, logits), expected.log_prob(choice))
+    torch.testing.assert_close(choice_entropy(logits), expected.entropy())
+
+
+def test_samples_follow_their_distributions():
+    torch.manual_seed(0)
+    locations = sample_location(torch.tensor([[0.5, -3.0]]).expand(50_000, 2), 0.2)
+    torch.testing.assert_close(locations.mean(0), torch.tensor([0.5, -3.0]), atol=0.01, rtol=0)
+    torch.testing.assert_close(locations.std(0), torch.tensor([0.2, 0.2]), atol=0.01, rtol=0)
+    logits = torch.tensor([[0.0, math.log(3.0)]]).expand(50_000, 2)
+    assert sample_choice(logits).float().mean().item() == pytest.approx(0.75, abs=0.01)

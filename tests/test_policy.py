@@ -1,0 +1,198 @@
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from gymnasium import spaces  # noqa: E402
+
+from agents.networks import CORES, GlimpseNetwork  # noqa: E402
+from agents.policy import RAMPolicy  # noqa: E402
+
+OBSERVATIONS = spaces.Dict({"glimpse": spaces.Box(0, 1, (3, 4, 4)), "location": spaces.Box(-1, 1, (2,))})
+ACTIONS = spaces.Box(-1, 1, (2 + 5,))
+
+
+def make_policy(**kwargs):
+    torch.manual_seed(0)
+    return RAMPolicy(OBSERVATIONS, ACTIONS, lambda _: 1e-3, **kwargs)
+
+
+def observe(num_envs, seed=0):
+    rng = np.random.default_rng(seed)
+    return {
+        "glimpse": rng.random((num_envs, 3, 4, 4), np.float32),
+        "location": rng.uniform(-1, 1, (num_envs, 2)).astype(np.float32),
+    }
+
+
+def tensors(obs):
+    return {name: torch.as_tensor(values) for name, values in obs.items()}
+
+
+def gradients(loss, policy):
+    """The modules that a loss trains."""
+    policy.zero_grad()
+    loss.backward(retain_graph=True)
+    parts = ("glimpse_network", "core", "location_head", "class_head", "baseline_head")
+    return {
+        part
+        for part in parts
+        if any(p.grad is not None and p.grad.abs().sum() > 0 for p in getattr(policy, part).parameters())
+    }
+
+
+def test_the_papers_sizes():
+    policy = make_policy()
+    shapes = {name: tuple(p.shape) for name, p in policy.named_parameters() if name.endswith("weight")}
+    assert shapes == {
+        "glimpse_network.what.weight": (128, 48),
+        "glimpse_network.where.weight": (128, 2),
+        "glimpse_network.both.weight": (256, 256),
+        "core.both.weight": (256, 512),
+        "location_head.weight": (2, 256),
+        "class_head.weight": (5, 256),
+        "baseline_head.weight": (1, 256),
+    }
+
+
+def test_glimpse_network_is_the_papers_formula():
+    network = GlimpseNetwork(48, 16, 8)
+    obs = tensors(observe(3))
+    h_g = torch.relu(network.what(obs["glimpse"].reshape(3, 48)))
+    h_l = torch.relu(network.where(obs["location"]))
+    weight, bias = network.both.weight, network.both.bias
+    expected = torch.relu(h_g @ weight[:, :16].T + h_l @ weight[:, 16:].T + bias)
+    torch.testing.assert_close(network(obs["glimpse"], obs["location"]), expected)
+
+
+def test_relu_core_is_the_papers_formula():
+    core = CORES["relu"](4, 6)
+    g, h = torch.randn(3, 4), torch.randn(3, 6)
+    expected = torch.relu(h @ core.both.weight[:, :6].T + g @ core.both.weight[:, 6:].T + core.both.bias)
+    hidden, state = core(g, (h,))
+    torch.testing.assert_close(hidden, expected)
+    assert state[0] is hidden
+
+
+@pytest.mark.parametrize("core", CORES)
+def test_where_the_gradients_flow(core):
+    policy = make_policy(core=core)
+    state = policy.initial_state(4)
+    for step in range(3):
+        output = policy(tensors(observe(4, step)), state)
+        state = output.state
+    below = {"glimpse_network", "core"}
+    assert gradients(output.logits.logsumexp(-1).sum(), policy) == {"class_head"} | below
+    assert gradients(output.value.sum(), policy) == {"baseline_head"}
+    assert gradients(output.location_mean.sum(), policy) == {"location_head"}
+
+
+def test_location_gradient_full_reaches_core_and_glimpse_network():
+    policy = make_policy(location_gradient="full")
+    output = policy(tensors(observe(4)), policy.initial_state(4))
+    assert gradients(output.location_mean.sum(), policy) == {"location_head", "core", "glimpse_network"}
+    assert gradients(output.value.sum(), policy) == {"baseline_head"}
+
+
+def test_the_last_loss_reaches_the_first_glimpse():
+    policy = make_policy()
+    first = tensors(observe(2))
+    first["glimpse"].requires_grad_()
+    state = policy(first, policy.initial_state(2)).state
+    for step in range(1, 4):
+        output = policy(tensors(observe(2, step)), state)
+        state = output.state
+    output.logits[:, 0].sum().backward()
+    assert first["glimpse"].grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("core", CORES)
+def test_predict_step_by_step(core):
+    policy = make_policy(core=core)
+    state = None
+    tracked = policy.initial_state(3)
+    for step in range(3):
+        obs = observe(3, step)
+        starts = np.full(3, step == 0)
+        actions, state = policy.predict(obs, state, starts, deterministic=True)
+        output = policy(tensors(obs), tracked)
+        tracked = output.state
+        np.testing.assert_allclose(actions[:, :2], output.location_mean.clamp(-1, 1).detach(), rtol=1e-5)
+        assert (actions[:, 2:].argmax(1) == output.logits.argmax(1).numpy()).all()
+        assert sorted(set(actions[:, 2:].ravel())) == [-1, 1]
+        assert ACTIONS.contains(actions[0])
+        assert all(isinstance(part, np.ndarray) and part.shape == (3, 256) for part in state)
+
+
+def test_an_episode_start_forgets_its_own_state_alone():
+    policy = make_policy(core="lstm")
+    _, state = policy.predict(observe(3), deterministic=True)
+    obs = observe(3, 1)
+    goes_on, _ = policy.predict(obs, state, np.zeros(3, bool), deterministic=True)
+    fresh, _ = policy.predict(obs, None, deterministic=True)
+    mixed, _ = policy.predict(obs, state, np.array([False, True, False]), deterministic=True)
+    np.testing.assert_array_equal(mixed[[0, 2]], goes_on[[0, 2]])
+    np.testing.assert_array_equal(mixed[1], fresh[1])
+    assert (goes_on[1] != fresh[1]).any()
+
+
+def test_one_observation_without_a_batch_axis():
+    policy = make_policy()
+    obs = observe(1)
+    one = {name: values[0] for name, values in obs.items()}
+    action, state = policy.predict(one, deterministic=True)
+    assert action.shape == (7,)
+    batch, _ = policy.predict(obs, deterministic=True)
+    np.testing.assert_array_equal(action, batch[0])
+    again, _ = policy.predict(one, state, np.array([False]), deterministic=True)
+    assert (again != action).any()
+
+
+def test_samples_differ_and_greedy_does_not():
+    policy = make_policy()
+    obs = observe(200)
+    first, second = (policy.predict(obs, deterministic=False)[0] for _ in range(2))
+    assert (first != second).any(axis=1).mean() > 0.9
+    assert len(np.unique(first[:, 2:].argmax(1))) == 5
+    np.testing.assert_array_equal(*(policy.predict(obs, deterministic=True)[0] for _ in range(2)))
+
+
+def test_glimpses_are_normalised():
+    plain, normalised = make_policy(), make_policy(glimpse_mean=0.5, glimpse_std=0.25)
+    obs = tensors(observe(3))
+    shifted = {**obs, "glimpse": (obs["glimpse"] - 0.5) / 0.25}
+    state = plain.initial_state(3)
+    torch.testing.assert_close(normalised(obs, state).logits, plain(shifted, state).logits)
+
+
+def test_saves_and_loads(tmp_path):
+    policy = make_policy(core="lstm", core_size=32, location_std=0.3, glimpse_mean=0.2)
+    policy.save(tmp_path / "policy.pt")
+    loaded = RAMPolicy.load(tmp_path / "policy.pt", device="cpu")
+    assert (loaded.core_name, loaded.location_std, loaded.glimpse_mean) == ("lstm", 0.3, 0.2)
+    obs = observe(2)
+    np.testing.assert_array_equal(
+        loaded.predict(obs, deterministic=True)[0], policy.predict(obs, deterministic=True)[0]
+    )
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"core": "gru2"}, "core must be one of"),
+        ({"location_std": 0}, "location_std must be above 0"),
+        ({"location_gain": -1}, "location_gain must be above 0"),
+        ({"location_gradient": "none"}, "location_gradient must be"),
+        ({"use_sde": True}, "use_sde"),
+    ],
+)
+def test_bad_arguments_are_named(kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        make_policy(**kwargs)
+
+
+def test_spaces_that_do_not_fit_are_named():
+    with pytest.raises(ValueError, match='"glimpse" \\(k, g, g\\)'):
+        RAMPolicy(spaces.Box(0, 1, (4,)), ACTIONS, lambda _: 1e-3)
+    with pytest.raises(ValueError, match='action_format="box"'):
+        RAMPolicy(OBSERVATIONS, spaces.Discrete(4), lambda _: 1e-3)
