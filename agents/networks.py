@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
-State = tuple[Tensor, ...]  # What a core carries from step to step, each (N, H).
+State = Sequence[Tensor]  # What is carried from step to step, each (N, ...).
 
 
 RELU_GAIN = 2**0.5

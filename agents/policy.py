@@ -16,6 +16,10 @@ from agents.distributions import sample_choice, sample_location
 from agents.networks import CORES, GlimpseNetwork, State
 
 
+SCAN_START = 0.1  # Standard deviation of the first offsets, before the gain.
+SCAN_GAIN = 2.5  # Offsets move by this many learning rates at a step of Adam.
+
+
 class StepOutput(NamedTuple):
     """What the model makes of one glimpse."""
 
@@ -47,6 +51,9 @@ class RAMPolicy(BasePolicy):
         location_gain: the location's mean is this times Linear(h_t). Adam moves every weight by about the learning rate,
             however weak the signal; h_t has hundreds of components, so that with a gain of 1 one noisy step moves all
             locations by more than `location_std` and the policy never settles.
+        scan_steps: for so many steps of an episode the location's mean has a learned offset of its own, a path that the eye
+            takes whatever it sees; Linear(h_t) bends it. 0 is the paper's model. The offset is learned from all images together,
+            so that a useful path is found long before h_t tells places apart.
         location_gradient: "head" or "full", see above.
         glimpse_mean, glimpse_std: glimpses enter the network as (glimpse - mean) / std.
         optimizer_class: a torch optimizer.
@@ -67,6 +74,7 @@ class RAMPolicy(BasePolicy):
         core_size: int = 256,
         location_std: float = 0.1,
         location_gain: float = 0.1,
+        scan_steps: int = 0,
         location_gradient: str = "head",
         glimpse_mean: float = 0.0,
         glimpse_std: float = 1.0,
@@ -93,12 +101,15 @@ class RAMPolicy(BasePolicy):
             raise ValueError("use_sde is not supported: the location's width is fixed (location_std)")
         self.core_name, self.hidden_size, self.core_size = core, hidden_size, core_size
         self.location_std, self.location_gain = location_std, location_gain
-        self.location_gradient = location_gradient
+        self.scan_steps, self.location_gradient = scan_steps, location_gradient
         self.glimpse_mean, self.glimpse_std = glimpse_mean, glimpse_std
         self.num_choices = num_choices
+        self._scores = 2 * np.eye(num_choices, dtype=np.float32) - 1  # (K, K), what is sent for each choice
         self.glimpse_network = GlimpseNetwork(int(np.prod(glimpse_shape)), hidden_size, core_size)
         self.core = CORES[core](core_size, core_size)
         self.location_head = nn.Linear(core_size, 2)
+        if scan_steps > 0:
+            self.scan = nn.Parameter(SCAN_START * torch.randn(scan_steps, 2))
         self.class_head = nn.Linear(core_size, num_choices)
         self.baseline_head = nn.Linear(core_size, 1)
         self.optimizer = self.optimizer_class(
@@ -109,18 +120,24 @@ class RAMPolicy(BasePolicy):
 
     def forward(self, obs: dict[str, Tensor], state: State) -> StepOutput:
         """One step: obs["glimpse"] (N, k, g, g), obs["location"] (N, 2), state of (N, H) tensors."""
-        glimpse = (obs["glimpse"] - self.glimpse_mean) / self.glimpse_std
-        features = self.glimpse_network(glimpse, obs["location"])  # (N, H), g_t
-        hidden, state = self.core(features, state)  # (N, H), h_t
+        glimpse, location = obs["glimpse"], obs["location"]
+        if (self.glimpse_mean, self.glimpse_std) != (0, 1):
+            glimpse = (glimpse - self.glimpse_mean) / self.glimpse_std
+        features = self.glimpse_network(glimpse, location)  # (N, H), g_t
+        *core_state, step = state
+        hidden, core_state = self.core(features, core_state)  # (N, H), h_t
         detached = hidden.detach()
-        location = self.location_head(hidden if self.location_gradient == "full" else detached)
+        mean = self.location_gain * self.location_head(hidden if self.location_gradient == "full" else detached)
+        if self.scan_steps > 0:
+            mean = mean + SCAN_GAIN * self.scan[step.squeeze(1).clamp(max=self.scan_steps - 1)]
         value = self.baseline_head(detached).squeeze(-1)
-        return StepOutput(self.location_gain * location, self.class_head(hidden), value, state)
+        return StepOutput(mean, self.class_head(hidden), value, (*core_state, step + 1))
 
     def initial_state(self, num_envs: int) -> State:
-        """h_0 = 0: tensors of (num_envs, H)."""
+        """h_0 = 0 as tensors (num_envs, H), and the number of the step in the episode (num_envs, 1)."""
         zeros = torch.zeros(num_envs, self.core_size, device=self.device)
-        return (zeros,) * self.core.num_states
+        step = torch.zeros(num_envs, 1, dtype=torch.long, device=self.device)
+        return (*(zeros,) * self.core.num_states, step)
 
     def mask_state(self, state: State | None, episode_start: NDArray[np.bool_]) -> State:
         """The state with h_0 where an episode starts: episode_start is (N,)."""
@@ -143,9 +160,9 @@ class RAMPolicy(BasePolicy):
 
     def to_box(self, locations: Tensor, choices: Tensor) -> NDArray[np.float32]:
         """Actions (N, 2 + K) for the environment: the location clipped, then 1 for the choice and -1 for the others."""
-        actions = np.full((len(choices), 2 + self.num_choices), -1, np.float32)
-        actions[:, :2] = np.clip(locations.cpu().numpy(), -1, 1)
-        actions[np.arange(len(choices)), 2 + choices.cpu().numpy()] = 1
+        actions = np.empty((len(choices), 2 + self.num_choices), np.float32)
+        actions[:, :2] = locations.clamp(-1, 1).cpu().numpy()
+        actions[:, 2:] = self._scores[choices.cpu().numpy()]
         return actions
 
     def predict(
@@ -193,6 +210,7 @@ class RAMPolicy(BasePolicy):
             "core_size": self.core_size,
             "location_std": self.location_std,
             "location_gain": self.location_gain,
+            "scan_steps": self.scan_steps,
             "location_gradient": self.location_gradient,
             "glimpse_mean": self.glimpse_mean,
             "glimpse_std": self.glimpse_std,

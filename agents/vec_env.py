@@ -86,9 +86,7 @@ class GymnasiumVecEnv(VecEnv):
             actions = box_to_dict(self.env.single_action_space, actions)
         obs, rewards, terminated, truncated, info = self.env.step(actions)
         dones = terminated | truncated
-        infos = _split_info(info, self.num_envs)
-        for one, cut in zip(infos, (truncated & ~terminated).tolist(), strict=True):
-            one["TimeLimit.truncated"] = cut
+        infos = _split_info({**info, "TimeLimit.truncated": truncated & ~terminated}, self.num_envs)
         if dones.any():
             obs = self._end_episodes(obs, dones, actions, info, infos)
         return obs, rewards.astype(np.float32), dones, infos
@@ -236,19 +234,19 @@ def _split_obs(obs: Any, where: NDArray[np.bool_]) -> dict[int, Any]:
 
 def _split_info(info: dict[str, Any], num_envs: int) -> _Infos:
     """Gymnasium's info of arrays with masks as one dict for each environment."""
-    infos: _Infos = [{} for _ in range(num_envs)]
+    columns, partial = {}, {}
     for name, values in info.items():
         if name.startswith("_") or name in ("final_obs", "final_info"):
             continue
-        mask = info.get(f"_{name}")
         if isinstance(values, dict):
             values = _split_info(values, num_envs)
         elif isinstance(values, np.ndarray) and values.ndim == 1:
             values = values.tolist()
-        if mask is None or mask.all():
-            for one, value in zip(infos, values, strict=True):
-                one[name] = value
-        else:
-            for i in np.flatnonzero(mask):
-                infos[i][name] = values[i]
+        mask = info.get(f"_{name}")
+        (columns if mask is None or mask.all() else partial)[name] = values
+    infos = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    infos = infos or [{} for _ in range(num_envs)]
+    for name, values in partial.items():
+        for i in np.flatnonzero(info[f"_{name}"]):
+            infos[i][name] = values[i]
     return infos

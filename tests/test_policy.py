@@ -121,7 +121,8 @@ def test_predict_step_by_step(core):
         assert (actions[:, 2:].argmax(1) == output.logits.argmax(1).numpy()).all()
         assert sorted(set(actions[:, 2:].ravel())) == [-1, 1]
         assert ACTIONS.contains(actions[0])
-        assert all(isinstance(part, np.ndarray) and part.shape == (3, 256) for part in state)
+        assert [part.shape for part in state] == [(3, 256)] * policy.core.num_states + [(3, 1)]
+        assert state[-1].tolist() == [[step + 1]] * 3
 
 
 def test_an_episode_start_forgets_its_own_state_alone():
@@ -134,6 +135,18 @@ def test_an_episode_start_forgets_its_own_state_alone():
     np.testing.assert_array_equal(mixed[[0, 2]], goes_on[[0, 2]])
     np.testing.assert_array_equal(mixed[1], fresh[1])
     assert (goes_on[1] != fresh[1]).any()
+
+
+def test_a_learned_path_is_added_step_by_step():
+    plain, scanning = make_policy(), make_policy(scan_steps=2)
+    scanning.load_state_dict({**scanning.state_dict(), **plain.state_dict()}, strict=False)
+    path = 2.5 * scanning.scan.detach()
+    states = [plain.initial_state(3), scanning.initial_state(3)]
+    for expected in (path[0], path[1], path[1]):  # The last offset stays.
+        obs = tensors(observe(3))
+        one, other = plain(obs, states[0]), scanning(obs, states[1])
+        torch.testing.assert_close(other.location_mean - one.location_mean, expected.expand(3, 2))
+        states = [one.state, other.state]
 
 
 def test_one_observation_without_a_batch_axis():
