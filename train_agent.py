@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
+from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
@@ -43,7 +44,7 @@ from ram_envs import patch_corners
 
 HERE = Path(__file__).resolve().parent
 ALGORITHMS: dict[str, type[OnPolicyAlgorithm]] = {"ram": RAM}
-EVAL_ENVS = 1000
+EVAL_ENVS = 500
 DEFAULT_THREADS = 1
 MANY_TIMESTEPS = 10**12  # With --minutes the clock alone ends the training.
 # Test error in % of the paper and of the most used public implementation, with the glimpses that our default has.
@@ -70,10 +71,8 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
         result = {"env": options.env, **test(model, options.env, parse_pairs(options.env_kwargs))}
         print(json.dumps(result, indent=2))
         return result
-    if options.resume:
-        run = read_run(unfinished_run(Path(options.log_folder), options.algo, options.env))
-    else:
-        run = begin_run(options)
+    logs = Path(options.log_folder)
+    run = read_run(unfinished_run(logs, options.algo, options.env)) if options.resume else begin_run(options)
     print(f"Run folder: {run.folder}")
     result = train(algorithm, run, options)
     report(result, run.folder)
@@ -138,7 +137,7 @@ def train(algorithm: type[OnPolicyAlgorithm], run: Run, options: argparse.Namesp
     return result
 
 
-def make_model(algorithm: type[OnPolicyAlgorithm], run: Run, env: VecMonitor, device: str) -> OnPolicyAlgorithm:
+def make_model(algorithm: type[OnPolicyAlgorithm], run: Run, env: VecMonitor, device: str) -> BaseAlgorithm:
     """A new model with the run's settings, or the one that -i names."""
     if run.options["trained_agent"]:
         model = algorithm.load(run.options["trained_agent"], env=env, device=device)
@@ -148,7 +147,7 @@ def make_model(algorithm: type[OnPolicyAlgorithm], run: Run, env: VecMonitor, de
     settings["learning_rate"] = parse_schedule(settings.get("learning_rate", "lin_0.001"))
     if run.options["minutes"]:
         settings["learning_rate"] = TimedSchedule(FloatSchedule(settings["learning_rate"]))
-    return algorithm(  # type: ignore[call-arg]
+    return algorithm(
         settings.pop("policy", "RAMPolicy"),
         env,
         seed=run.options["seed"],
@@ -158,7 +157,7 @@ def make_model(algorithm: type[OnPolicyAlgorithm], run: Run, env: VecMonitor, de
     )
 
 
-def describe(run: Run, model: OnPolicyAlgorithm, evaluation: TimedEvalCallback) -> dict[str, Any]:
+def describe(run: Run, model: BaseAlgorithm, evaluation: TimedEvalCallback) -> dict[str, Any]:
     """What result.json says of the training."""
     wall, cpu = evaluation.stopwatch.read()
     images = images_of(model.get_env())

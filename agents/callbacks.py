@@ -181,7 +181,7 @@ class ResumeCallback(BaseCallback):
         state = {
             "model": weights.getvalue(),
             "recurrent_state": getattr(self.model, "_state", None),
-            "random": (random.getstate(), np.random.get_state(), torch.get_rng_state()),
+            "random": (random.getstate(), np.random.get_state(), torch.get_rng_state()),  # noqa: NPY002 (SB3 draws from it)
             "env": _env_state(self.training_env),
             "evaluation": self.evaluation.get_state(),
             "seconds": self.evaluation.stopwatch.read(),

@@ -15,7 +15,7 @@ def sample_location(mean: Tensor, std: float) -> Tensor:
 
 
 def location_log_prob(location: Tensor, mean: Tensor, std: float) -> Tensor:
-    """log N(location | mean, std^2) over both components: (..., 2) -> (...)."""
+    """Log N(location | mean, std^2) over both components: (..., 2) -> (...)."""
     squares = ((location - mean) / std).square().sum(-1)
     return -0.5 * squares - 2 * math.log(std) - math.log(2 * math.pi)
 
@@ -26,7 +26,7 @@ def sample_choice(logits: Tensor) -> Tensor:
 
 
 def choice_log_prob(choice: Tensor, logits: Tensor) -> Tensor:
-    """log softmax(logits)[choice]: (...), (..., K) -> (...)."""
+    """Log softmax(logits)[choice]: (...), (..., K) -> (...)."""
     return logits.log_softmax(-1).gather(-1, choice.unsqueeze(-1)).squeeze(-1)
 
 

@@ -30,17 +30,13 @@ class Episodes:
 
 def plot_glimpses(episodes: Episodes, path: Path) -> None:
     """Draw each image with the glimpses' path, and each glimpse in order beside it (as in Figure 3 of the paper)."""
-    num_images, num_glimpses, num_scales, size = episodes.glimpses.shape[:4]
+    num_images, num_glimpses, _, size = episodes.glimpses.shape[:4]
     figure = Figure(figsize=(1.1 * (num_glimpses + 2.2), 1.25 * num_images), layout="constrained")
-    axes = figure.subplots(
-        num_images, num_glimpses + 1, squeeze=False, width_ratios=[1.6] + [1] * num_glimpses
-    )
+    axes = figure.subplots(num_images, num_glimpses + 1, squeeze=False, width_ratios=[1.6] + [1] * num_glimpses)
     for row, n in zip(axes, range(num_images), strict=True):
         _draw_path(row[0], episodes, n, size)
         right = episodes.answers[n] == episodes.labels[n]
-        row[0].set_ylabel(
-            f"{episodes.labels[n]}: said {episodes.answers[n]}", color="black" if right else "crimson"
-        )
+        row[0].set_ylabel(f"{episodes.labels[n]}: said {episodes.answers[n]}", color="black" if right else "crimson")
         for t, axis in enumerate(row[1:]):
             # The patches side by side, the narrowest first, with a grey line between.
             patches = np.pad(episodes.glimpses[n, t], ((0, 0), (0, 0), (0, 1)), constant_values=0.5)
@@ -53,9 +49,7 @@ def plot_glimpses(episodes: Episodes, path: Path) -> None:
     _save(figure, path)
 
 
-def plot_learning_curve(
-    episodes: NDArray, cpu_seconds: NDArray, error: NDArray, path: Path, title: str
-) -> None:
+def plot_learning_curve(episodes: NDArray, cpu_seconds: NDArray, error: NDArray, path: Path, title: str) -> None:
     """Draw the error (E,) in % of each evaluation against the episodes (E,) and the CPU seconds (E,) of training before it."""
     figure = Figure(figsize=(8, 3.4), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
@@ -82,9 +76,7 @@ def _draw_path(axis: matplotlib.axes.Axes, episodes: Episodes, n: int, size: int
         for scale, (left, top) in enumerate(corners):
             side = size << scale
             colour = _BOX_COLOURS[scale % len(_BOX_COLOURS)]
-            axis.add_patch(
-                Rectangle((left - 0.5, top - 0.5), side, side, fill=False, edgecolor=colour, lw=0.6, alpha=0.7)
-            )
+            axis.add_patch(Rectangle((left - 0.5, top - 0.5), side, side, fill=False, edgecolor=colour, lw=0.6, alpha=0.7))
     axis.plot(points[:, 0], points[:, 1], color=_PATH_COLOUR, lw=1.5)
     axis.plot(*points[0], marker="o", ms=5, mfc="none", mec=_PATH_COLOUR)
     axis.plot(*points[-1], marker="o", ms=5, color=_PATH_COLOUR)

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from agents.distributions import sample_choice, sample_location
 from agents.networks import CORES, GlimpseNetwork, State
 
-
 SCAN_START = 0.1  # Standard deviation of the first offsets, before the gain.
 SCAN_GAIN = 2.5  # Offsets move by this many learning rates at a step of Adam.
 
@@ -94,7 +93,11 @@ class RAMPolicy(BasePolicy):
             raise ValueError(f"core must be one of {tuple(CORES)}, got {core!r}")
         if location_gradient not in ("head", "full"):
             raise ValueError(f'location_gradient must be "head" or "full", got {location_gradient!r}')
-        for name, value in (("location_std", location_std), ("location_gain", location_gain), ("glimpse_std", glimpse_std)):
+        for name, value in (
+            ("location_std", location_std),
+            ("location_gain", location_gain),
+            ("glimpse_std", glimpse_std),
+        ):
             if not value > 0:
                 raise ValueError(f"{name} must be above 0, got {value!r}")
         if use_sde:
@@ -148,9 +151,7 @@ class RAMPolicy(BasePolicy):
         goes_on = torch.as_tensor(~episode_start, device=self.device).unsqueeze(1)
         return tuple(part * goes_on for part in state)
 
-    def act(
-        self, output: StepOutput, greedy_location: bool = False, greedy_choice: bool = False
-    ) -> tuple[Tensor, Tensor]:
+    def act(self, output: StepOutput, greedy_location: bool = False, greedy_choice: bool = False) -> tuple[Tensor, Tensor]:
         """Locations (N, 2), not clipped, and choices (N,): the most likely ones or samples."""
         location = output.location_mean.detach()
         if not greedy_location:
@@ -182,7 +183,7 @@ class RAMPolicy(BasePolicy):
         """
         self.set_training_mode(False)
         obs, is_batch = self.obs_to_tensor(observation)
-        num_envs = len(obs["location"])  # type: ignore[call-overload]
+        num_envs = len(obs["location"])  # type: ignore[index]
         starts = np.zeros(num_envs, np.bool_)
         if episode_start is not None:
             starts |= np.asarray(episode_start, np.bool_)
@@ -196,7 +197,7 @@ class RAMPolicy(BasePolicy):
         return (actions if is_batch else actions[0]), new_state
 
     def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> Tensor:
-        num_envs = len(observation["location"])  # type: ignore[call-overload]
+        num_envs = len(observation["location"])  # type: ignore[index]
         output = self(observation, self.initial_state(num_envs))
         return torch.as_tensor(self.to_box(*self.act(output, deterministic, deterministic)), device=self.device)
 
@@ -219,16 +220,10 @@ class RAMPolicy(BasePolicy):
         }
 
 
-def _check_spaces(
-    observation_space: spaces.Space, action_space: spaces.Space
-) -> tuple[tuple[int, ...], int]:
+def _check_spaces(observation_space: spaces.Space, action_space: spaces.Space) -> tuple[tuple[int, ...], int]:
     """The shape of a glimpse and the number of choices K."""
-    if not isinstance(observation_space, spaces.Dict) or not {"glimpse", "location"} <= set(
-        observation_space.spaces
-    ):
-        raise ValueError(
-            f'RAM needs a Dict observation with "glimpse" (k, g, g) and "location" (2,), got {observation_space}'
-        )
+    if not isinstance(observation_space, spaces.Dict) or not {"glimpse", "location"} <= set(observation_space.spaces):
+        raise ValueError(f'RAM needs a Dict observation with "glimpse" (k, g, g) and "location" (2,), got {observation_space}')
     if not isinstance(action_space, spaces.Box) or action_space.shape is None or action_space.shape[-1:] < (4,):
         raise ValueError(
             "RAM needs one Box (2 + K,) of actions, a location and K scores: make the environment with "

@@ -152,9 +152,7 @@ class RAM(OnPolicyAlgorithm):
         progress_bar: bool = False,
     ) -> RAM:
         """Learn for `total_timesteps` steps of the environment (N at a time); see SB3's `learn`."""
-        return super().learn(
-            total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar
-        )
+        return super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
 
     def collect_rollouts(
         self,
@@ -196,7 +194,8 @@ class RAM(OnPolicyAlgorithm):
             if self.class_loss == "cross_entropy":
                 rollout.labels.append(_labels(infos))
             has_ended |= dones
-            self._last_obs, self._last_episode_starts, self._state = new_obs, dones, output.state
+            self._last_obs = new_obs  # type: ignore[assignment]
+            self._last_episode_starts, self._state = dones, output.state
         rollout.last_values = self._last_values()
         self._state = tuple(part.detach() for part in self._state or ())
         callback.update_locals(locals())
@@ -225,18 +224,14 @@ class RAM(OnPolicyAlgorithm):
         """The terms of the loss, weighted."""
         dones = np.stack(rollout.dones)  # (T, N)
         assert rollout.last_values is not None
-        returns = self._tensor(
-            discounted_returns(np.stack(rollout.rewards), dones, rollout.last_values, self.gamma)
-        )  # (T, N)
+        returns = self._tensor(discounted_returns(np.stack(rollout.rewards), dones, rollout.last_values, self.gamma))  # (T, N)
         values = torch.stack(rollout.values)  # (T, N), b_t
         logits = torch.stack(rollout.logits)  # (T, N, K)
         advantages = returns - values.detach()
         # Nobody looks at the location that the last step of an episode names: only noise could be learned from it.
         looked_at = self._tensor(~dones).float()
         std = self.policy.location_std
-        location_log_probs = location_log_prob(
-            torch.stack(rollout.locations), torch.stack(rollout.location_means), std
-        )  # (T, N)
+        location_log_probs = location_log_prob(torch.stack(rollout.locations), torch.stack(rollout.location_means), std)  # (T, N)
         location_loss = reinforce_loss(location_log_probs, advantages, looked_at)
         losses = {
             "location_loss": self.location_coef * std**2 * location_loss,
@@ -263,7 +258,7 @@ class RAM(OnPolicyAlgorithm):
         if self._last_episode_starts.all():
             return np.zeros(len(self._last_episode_starts), np.float32)
         with torch.no_grad():
-            obs = obs_as_tensor(self._last_obs, self.device)  # type: ignore[arg-type]
+            obs: Any = obs_as_tensor(self._last_obs, self.device)
             output = self.policy(obs, self.policy.mask_state(self._state, self._last_episode_starts))
         return output.value.cpu().numpy()
 
@@ -280,9 +275,7 @@ class RAM(OnPolicyAlgorithm):
     ) -> tuple[int, BaseCallback]:
         if reset_num_timesteps or self._last_obs is None:
             self._state = None
-        return super()._setup_learn(
-            total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar
-        )
+        return super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
 
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "_state"]

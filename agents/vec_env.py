@@ -108,17 +108,13 @@ class GymnasiumVecEnv(VecEnv):
         chosen = set(self._get_indices(indices))
         if isinstance(self.env.unwrapped, (SyncVectorEnv, AsyncVectorEnv)):
             values = self.env.unwrapped.get_attr(attr_name)
-            self.env.unwrapped.set_attr(
-                attr_name, [value if i in chosen else old for i, old in enumerate(values)]
-            )
+            self.env.unwrapped.set_attr(attr_name, [value if i in chosen else old for i, old in enumerate(values)])
         elif len(chosen) == self.num_envs:
             setattr(self.env.unwrapped, attr_name, value)
         else:
             raise ValueError("a natively batched environment sets an attribute for all of its environments only")
 
-    def env_method(
-        self, method_name: str, *method_args: Any, indices: VecEnvIndices = None, **method_kwargs: Any
-    ) -> list[Any]:
+    def env_method(self, method_name: str, *method_args: Any, indices: VecEnvIndices = None, **method_kwargs: Any) -> list[Any]:
         """Call a method of each environment; of a natively batched one, once for all."""
         chosen = list(self._get_indices(indices))
         if isinstance(self.env.unwrapped, (SyncVectorEnv, AsyncVectorEnv)):
@@ -137,11 +133,10 @@ class GymnasiumVecEnv(VecEnv):
 
     def get_images(self) -> Sequence[NDArray | None]:
         """One picture of each environment."""
-        return list(self.env.render() or [None] * self.num_envs)
+        images: Any = self.env.render()
+        return list(images or [None] * self.num_envs)
 
-    def _end_episodes(
-        self, obs: Any, dones: NDArray[np.bool_], actions: Any, info: dict[str, Any], infos: _Infos
-    ) -> Any:
+    def _end_episodes(self, obs: Any, dones: NDArray[np.bool_], actions: Any, info: dict[str, Any], infos: _Infos) -> Any:
         """Complete the infos of what is done, and return the observations that the next episodes begin with."""
         if self.autoreset_mode == AutoresetMode.SAME_STEP:
             final_obs, final_infos = info["final_obs"], _split_info(info["final_info"], self.num_envs)
@@ -173,7 +168,7 @@ class GymnasiumVecEnv(VecEnv):
         )
         return obs, [{} for _ in range(self.num_envs)]
 
-    def _next_seed(self) -> int | list[int | None] | None:
+    def _next_seed(self) -> Any:
         """What was set with `seed`: one number where environment i has that number + i, as all vector environments take it."""
         first = self._seeds[0]
         if first is None and not any(self._seeds):
@@ -227,26 +222,27 @@ def _choice(space: spaces.Dict) -> str:
 
 def _split_obs(obs: Any, where: NDArray[np.bool_]) -> dict[int, Any]:
     """The observations of the environments of the mask `where`, one by one."""
+    indices = np.flatnonzero(where).tolist()
     if isinstance(obs, dict):
-        return {i: {name: values[i] for name, values in obs.items()} for i in np.flatnonzero(where)}
-    return {i: obs[i] for i in np.flatnonzero(where)}
+        return {i: {name: values[i] for name, values in obs.items()} for i in indices}
+    return {i: obs[i] for i in indices}
 
 
 def _split_info(info: dict[str, Any], num_envs: int) -> _Infos:
     """Gymnasium's info of arrays with masks as one dict for each environment."""
-    columns, partial = {}, {}
+    infos: _Infos = [{} for _ in range(num_envs)]
     for name, values in info.items():
         if name.startswith("_") or name in ("final_obs", "final_info"):
             continue
+        mask = info.get(f"_{name}")
         if isinstance(values, dict):
             values = _split_info(values, num_envs)
         elif isinstance(values, np.ndarray) and values.ndim == 1:
             values = values.tolist()
-        mask = info.get(f"_{name}")
-        (columns if mask is None or mask.all() else partial)[name] = values
-    infos = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-    infos = infos or [{} for _ in range(num_envs)]
-    for name, values in partial.items():
-        for i in np.flatnonzero(info[f"_{name}"]):
-            infos[i][name] = values[i]
+        if mask is None or mask.all():
+            for one, value in zip(infos, values):  # noqa: B905 (strict costs as much as the loop)
+                one[name] = value
+        else:
+            for i in np.flatnonzero(mask):
+                infos[i][name] = values[i]
     return infos

@@ -30,7 +30,7 @@ from agents.losses import baseline_loss, classification_loss, reinforce_loss
 ROUNDS = 11
 UPDATES = 20  # In a turn.
 BATCH = 128
-CASES: dict[str, dict[str, int]] = {
+CASES: dict[str, dict[str, Any]] = {
     "28x28, 7 glimpses of 8x8, 1 scale": {"num_glimpses": 7, "glimpse_size": 8, "num_scales": 1},
     "60x60, 8 glimpses of 12x12, 3 scales": {"num_glimpses": 8, "glimpse_size": 12, "num_scales": 3},
 }
@@ -50,7 +50,7 @@ def main() -> None:
         options.json.write_text(json.dumps(results, indent=2) + "\n")
 
 
-def compare(name: str, retina: dict[str, int]) -> dict[str, float]:
+def compare(name: str, retina: dict[str, Any]) -> dict[str, float]:
     """Medians over turns."""
     model = RAM("RAMPolicy", make_env(name, retina), seed=0, device="cpu", learning_rate=1e-4)
     learn, bare = learner(model, retina["num_glimpses"]), bare_network(model, retina)
@@ -63,7 +63,7 @@ def compare(name: str, retina: dict[str, int]) -> dict[str, float]:
     }
 
 
-def make_env(name: str, retina: dict[str, int]) -> gym.vector.VectorEnv:
+def make_env(name: str, retina: dict[str, Any]) -> gym.vector.VectorEnv:
     """The environments of a case; for 60x60 each digit lies in the middle of a larger canvas."""
     env = gym.make_vec(
         "GlimpseMNIST-v0",
@@ -91,7 +91,7 @@ def learner(model: RAM, num_glimpses: int) -> Callable[[], float]:
     return run
 
 
-def bare_network(model: RAM, retina: dict[str, int]) -> Callable[[], float]:
+def bare_network(model: RAM, retina: dict[str, Any]) -> Callable[[], float]:
     """Runs the network's own work for a turn; returns images per CPU second."""
     steps, size = retina["num_glimpses"], retina["glimpse_size"]
     glimpses = torch.rand(steps, BATCH, retina["num_scales"], size, size)

@@ -33,9 +33,7 @@ class ActionCodec:
 
     def __init__(self, choice: str, num_choices: int, action_format: str = "dict") -> None:
         if action_format not in ACTION_FORMATS:
-            raise ValueError(
-                f"action_format must be one of {ACTION_FORMATS}, got {action_format!r}"
-            )
+            raise ValueError(f"action_format must be one of {ACTION_FORMATS}, got {action_format!r}")
         self.choice, self.num_choices, self.action_format = choice, num_choices, action_format
         self.space: spaces.Space
         if action_format == "box":
@@ -48,9 +46,7 @@ class ActionCodec:
                 }
             )
 
-    def decode(
-        self, action: Any, num_envs: int | None = None
-    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    def decode(self, action: Any, num_envs: int | None = None) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Check a batch of `num_envs` actions, or one action without a batch axis (None).
 
         Returns:
@@ -66,9 +62,7 @@ class ActionCodec:
             choices = scores.argmax(axis=-1)
         else:
             if not isinstance(action, dict) or action.keys() != self.space.spaces.keys():  # type: ignore[attr-defined]
-                raise ValueError(
-                    f'action must be a dict with the keys "location" and "{self.choice}", got {action!r}'
-                )
+                raise ValueError(f'action must be a dict with the keys "location" and "{self.choice}", got {action!r}')
             locations = _finite("action['location']", action["location"], (*batch, 2))
             choices = self._check_choices(action[self.choice], batch)
         clipped = np.minimum(np.maximum(locations, np.float32(-1)), np.float32(1))
@@ -85,13 +79,9 @@ class ActionCodec:
     def _check_choices(self, given: Any, batch: tuple[int, ...]) -> NDArray[np.int64]:
         choices = np.asarray(given)
         if choices.shape != batch or choices.dtype.kind not in "iu":
-            raise ValueError(
-                f"action['{self.choice}'] must hold whole numbers of the shape {batch}, got {given!r}"
-            )
+            raise ValueError(f"action['{self.choice}'] must hold whole numbers of the shape {batch}, got {given!r}")
         if choices.min() < 0 or choices.max() >= self.num_choices:
-            raise ValueError(
-                f"action['{self.choice}'] must lie in 0..{self.num_choices - 1}, got {given!r}"
-            )
+            raise ValueError(f"action['{self.choice}'] must lie in 0..{self.num_choices - 1}, got {given!r}")
         return choices
 
 

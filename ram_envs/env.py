@@ -33,11 +33,9 @@ class GlimpseEnv(gym.Env):
         ValueError: an option out of range.
     """
 
-    metadata: dict[str, Any] = {"render_modes": [], "render_fps": 4}
+    metadata: dict[str, Any] = {"render_modes": [], "render_fps": 4}  # noqa: RUF012 (as Gymnasium declares it)
 
-    def __init__(
-        self, task: str = "classification", render_mode: str | None = None, **options: Any
-    ) -> None:
+    def __init__(self, task: str = "classification", render_mode: str | None = None, **options: Any) -> None:
         self.render_mode = _check_render_mode(render_mode, self.metadata)
         self.task = _make_task(task, 1, options)
         self.observation_space = self.task.observation_space
@@ -108,7 +106,7 @@ class GlimpseVectorEnv(VectorEnv):
         ValueError: an option out of range.
     """
 
-    metadata: dict[str, Any] = {"render_modes": [], "render_fps": 4}
+    metadata: dict[str, Any] = {"render_modes": [], "render_fps": 4}  # noqa: RUF012 (each instance has its own)
 
     def __init__(
         self,
@@ -153,9 +151,7 @@ class GlimpseVectorEnv(VectorEnv):
         self._done = np.zeros(self.num_envs, np.bool_) if self._done is None else self._done & ~where
         return self.task.observe(), self._info(where)
 
-    def step(
-        self, actions: Any
-    ) -> tuple[dict[str, NDArray], NDArray, NDArray, NDArray, dict[str, Any]]:
+    def step(self, actions: Any) -> tuple[dict[str, NDArray], NDArray, NDArray, NDArray, dict[str, Any]]:
         """Look at the locations given, one for each environment.
 
         Raises:
@@ -231,18 +227,12 @@ class GlimpseVectorEnv(VectorEnv):
         else:
             seeds = list(seed)
         if len(seeds) != self.num_envs:
-            raise ValueError(
-                f"seed must be a number or a list of num_envs={self.num_envs} numbers, got {len(seeds)} of them"
-            )
+            raise ValueError(f"seed must be a number or a list of num_envs={self.num_envs} numbers, got {len(seeds)} of them")
         seeded = np.array([value is not None for value in seeds]) & where
         if not self._is_seeded:
             self._seed(None, where)
         if seeded.any():
-            keys = [
-                draw_keys(seeding.np_random(value)[0], 1)[0]
-                for value, chosen in zip(seeds, seeded, strict=True)
-                if chosen
-            ]
+            keys = [draw_keys(seeding.np_random(value)[0], 1)[0] for value, chosen in zip(seeds, seeded, strict=True) if chosen]
             self.task.seed(np.array(keys, np.uint64), seeded)
 
     def _check_reset_mask(self, mask: Any) -> NDArray[np.bool_]:
@@ -251,9 +241,7 @@ class GlimpseVectorEnv(VectorEnv):
         if not isinstance(mask, np.ndarray) or mask.dtype != np.bool_:
             raise TypeError(f"options['reset_mask'] must be an array of bool, got {mask!r}")
         if mask.shape != (self.num_envs,) or not mask.any():
-            raise ValueError(
-                f"options['reset_mask'] must have the shape ({self.num_envs},) and at least one True, got {mask!r}"
-            )
+            raise ValueError(f"options['reset_mask'] must have the shape ({self.num_envs},) and at least one True, got {mask!r}")
         if self._done is None and not mask.all():
             raise ValueError("the first reset must reset every environment: leave out options['reset_mask']")
         return mask
@@ -283,9 +271,7 @@ def _check_autoreset_mode(given: AutoresetMode | str) -> AutoresetMode:
         return AutoresetMode(given)
     except ValueError as error:
         allowed = [mode.value for mode in AutoresetMode]
-        raise ValueError(
-            f"autoreset_mode must be an AutoresetMode or one of {allowed}, got {given!r}"
-        ) from error
+        raise ValueError(f"autoreset_mode must be an AutoresetMode or one of {allowed}, got {given!r}") from error
 
 
 def _check_render_mode(given: str | None, metadata: dict[str, Any]) -> str | None:

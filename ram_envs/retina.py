@@ -13,9 +13,7 @@ from numpy.typing import NDArray
 MAX_RELATIVE_WIDTH = 4  # The widest patch may be this many times as wide as the longer side of the image, no more.
 
 
-def glimpses(
-    images: NDArray, locations: NDArray, *, glimpse_size: int = 8, num_scales: int = 1
-) -> NDArray[np.float32]:
+def glimpses(images: NDArray, locations: NDArray, *, glimpse_size: int = 8, num_scales: int = 1) -> NDArray[np.float32]:
     """Look at each image once.
 
     Args:
@@ -32,15 +30,11 @@ def glimpses(
         ValueError: an argument has the wrong shape or type, or a location is not finite.
     """
     if images.ndim != 3 or images.dtype not in (np.uint8, np.float32):
-        raise ValueError(
-            f"images must be (N, H, W) of uint8 or float32, got shape {images.shape} of {images.dtype}"
-        )
+        raise ValueError(f"images must be (N, H, W) of uint8 or float32, got shape {images.shape} of {images.dtype}")
     if locations.shape != (len(images), 2):
         raise ValueError(f"locations must have the shape {(len(images), 2)}, got {locations.shape}")
     if glimpse_size < 1 or num_scales < 1:
-        raise ValueError(
-            f"glimpse_size and num_scales must be at least 1, got {glimpse_size} and {num_scales}"
-        )
+        raise ValueError(f"glimpse_size and num_scales must be at least 1, got {glimpse_size} and {num_scales}")
     patches = np.empty((len(images), num_scales, glimpse_size, glimpse_size), np.float32)
     unit = np.float32(1 / 255 if images.dtype == np.uint8 else 1)
     if not _cut_patches(images, locations, unit, patches):

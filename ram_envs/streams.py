@@ -25,9 +25,7 @@ def start_streams(keys: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return _mix(keys + _GOLDEN)
 
 
-def draw_uniform(
-    streams: NDArray[np.uint64], size: int
-) -> tuple[NDArray[np.float64], NDArray[np.uint64]]:
+def draw_uniform(streams: NDArray[np.uint64], size: int) -> tuple[NDArray[np.floating], NDArray[np.uint64]]:
     """Draws from [0, 1), (n, size), and the streams' next states (n,)."""
     steps = np.arange(1, size + 1, dtype=np.uint64) * _GOLDEN
     bits = _mix(streams[:, None] + steps)

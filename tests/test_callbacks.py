@@ -3,12 +3,12 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from conftest import DATASET  # noqa: E402
-from stable_baselines3.common.callbacks import BaseCallback  # noqa: E402
-from stable_baselines3.common.utils import ConstantSchedule, LinearSchedule  # noqa: E402
+from conftest import DATASET
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.utils import ConstantSchedule, LinearSchedule
 
-from agents import RAM, make_vec_env  # noqa: E402
-from agents.callbacks import (  # noqa: E402
+from agents import RAM, make_vec_env
+from agents.callbacks import (
     ResumeCallback,
     Stopwatch,
     TimedEvalCallback,
@@ -82,9 +82,7 @@ def test_a_resumed_run_equals_an_unbroken_one(tmp_path):
     model = resume(RAM, checkpoint, vec_env(), resumed_evaluation, device="cpu")
     assert model.num_timesteps == N * T * 8
     model.learn(total - model.num_timesteps, [resumed_evaluation, keeper], reset_num_timesteps=False)
-    for (name, one), other in zip(
-        unbroken.policy.state_dict().items(), model.policy.state_dict().values(), strict=True
-    ):
+    for (name, one), other in zip(unbroken.policy.state_dict().items(), model.policy.state_dict().values(), strict=True):
         assert torch.equal(one, other), name
     first, second = (np.load(tmp_path / name / "evaluations.npz") for name in ("unbroken", "broken"))
     assert first["timesteps"].tolist() == second["timesteps"].tolist()

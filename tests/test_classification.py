@@ -58,9 +58,7 @@ def test_random_first_locations_cover_the_image():
 
 
 def test_one_pass_in_order_shows_each_image_once():
-    envs = make_vec(
-        150, split="validation", image_order="sequential", num_glimpses=1, autoreset_mode="SameStep"
-    )
+    envs = make_vec(150, split="validation", image_order="sequential", num_glimpses=1, autoreset_mode="SameStep")
     size = len(envs.task.images.labels)
     quotas = (size + np.arange(150)) // 150
     _, info = envs.reset(seed=0)

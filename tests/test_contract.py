@@ -67,7 +67,7 @@ def test_observations_lie_in_their_space(env_id, action_format):
 
 def test_nothing_is_shared_between_calls(env_id):
     env = make(env_id)
-    obs, info = env.reset(seed=0)
+    obs, _ = env.reset(seed=0)
     kept = {name: values.copy() for name, values in obs.items()}
     env.step(env.action_space.sample())
     assert data_equivalence(obs, kept)
@@ -81,9 +81,7 @@ def test_nothing_is_shared_between_calls(env_id):
 def test_batch_equals_single_environments(env_id, action_format, mode):
     num_envs = 5
     native = make_vec(num_envs, env_id, action_format=action_format, autoreset_mode=mode)
-    singles = SyncVectorEnv(
-        [lambda: make(env_id, action_format=action_format)] * num_envs, autoreset_mode=mode
-    )
+    singles = SyncVectorEnv([lambda: make(env_id, action_format=action_format)] * num_envs, autoreset_mode=mode)
     assert native.observation_space == singles.observation_space
     assert native.action_space == singles.action_space
     assert native.metadata["autoreset_mode"] == mode
@@ -164,7 +162,7 @@ def test_bad_actions_leave_the_environment_usable(env_id):
 
 
 def test_unknown_options_are_named(env_id):
-    with pytest.raises(TypeError, match="'glimps_size' is not an option .* glimpse_size"):
+    with pytest.raises(TypeError, match=r"'glimps_size' is not an option .* glimpse_size"):
         make(env_id, glimps_size=8)
     with pytest.raises(TypeError, match="'glimps_size' is not an option"):
         make_vec(2, env_id, glimps_size=8)

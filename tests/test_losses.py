@@ -5,14 +5,14 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from agents.distributions import (  # noqa: E402
+from agents.distributions import (
     choice_entropy,
     choice_log_prob,
     location_log_prob,
     sample_choice,
     sample_location,
 )
-from agents.losses import baseline_loss, classification_loss, discounted_returns, reinforce_loss  # noqa: E402
+from agents.losses import baseline_loss, classification_loss, discounted_returns, reinforce_loss
 
 
 def test_returns_by_hand():

@@ -3,10 +3,10 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from gymnasium import spaces  # noqa: E402
+from gymnasium import spaces
 
-from agents.networks import CORES, GlimpseNetwork  # noqa: E402
-from agents.policy import RAMPolicy  # noqa: E402
+from agents.networks import CORES, GlimpseNetwork
+from agents.policy import RAMPolicy
 
 OBSERVATIONS = spaces.Dict({"glimpse": spaces.Box(0, 1, (3, 4, 4)), "location": spaces.Box(-1, 1, (2,))})
 ACTIONS = spaces.Box(-1, 1, (2 + 5,))
@@ -35,9 +35,7 @@ def gradients(loss, policy):
     loss.backward(retain_graph=True)
     parts = ("glimpse_network", "core", "location_head", "class_head", "baseline_head")
     return {
-        part
-        for part in parts
-        if any(p.grad is not None and p.grad.abs().sum() > 0 for p in getattr(policy, part).parameters())
+        part for part in parts if any(p.grad is not None and p.grad.abs().sum() > 0 for p in getattr(policy, part).parameters())
     }
 
 
@@ -184,9 +182,7 @@ def test_saves_and_loads(tmp_path):
     loaded = RAMPolicy.load(tmp_path / "policy.pt", device="cpu")
     assert (loaded.core_name, loaded.location_std, loaded.glimpse_mean) == ("lstm", 0.3, 0.2)
     obs = observe(2)
-    np.testing.assert_array_equal(
-        loaded.predict(obs, deterministic=True)[0], policy.predict(obs, deterministic=True)[0]
-    )
+    np.testing.assert_array_equal(loaded.predict(obs, deterministic=True)[0], policy.predict(obs, deterministic=True)[0])
 
 
 @pytest.mark.parametrize(

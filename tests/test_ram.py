@@ -6,13 +6,13 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from conftest import DATASET, make, make_vec  # noqa: E402
-from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback, EvalCallback  # noqa: E402
-from stable_baselines3.common.evaluation import evaluate_policy  # noqa: E402
-from stable_baselines3.common.logger import configure  # noqa: E402
-from stable_baselines3.common.utils import LinearSchedule  # noqa: E402
+from conftest import DATASET, make, make_vec
+from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback, EvalCallback
+from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.logger import configure
+from stable_baselines3.common.utils import LinearSchedule
 
-from agents import RAM, make_vec_env  # noqa: E402
+from agents import RAM, make_vec_env
 
 T = 4
 

@@ -23,9 +23,7 @@ def test_odd_glimpse_starts_at_the_nearest_pixel():
 
 def test_odd_image_odd_glimpse_is_centred():
     image = np.arange(25, dtype=np.uint8).reshape(1, 5, 5)
-    np.testing.assert_allclose(
-        255 * look(image, (0, 0), 3)[0], [[6, 7, 8], [11, 12, 13], [16, 17, 18]], rtol=1e-6
-    )
+    np.testing.assert_allclose(255 * look(image, (0, 0), 3)[0], [[6, 7, 8], [11, 12, 13], [16, 17, 18]], rtol=1e-6)
 
 
 @pytest.mark.parametrize(

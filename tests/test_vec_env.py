@@ -4,13 +4,13 @@ import pytest
 
 pytest.importorskip("stable_baselines3")
 
-from conftest import DATASET, make, make_vec  # noqa: E402
-from gymnasium.vector import AutoresetMode, SyncVectorEnv  # noqa: E402
-from stable_baselines3 import PPO  # noqa: E402
-from stable_baselines3.common.monitor import Monitor  # noqa: E402
-from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor  # noqa: E402
+from conftest import DATASET, make, make_vec
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from stable_baselines3 import PPO
+from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor
 
-from agents.vec_env import BoxAction, GymnasiumVecEnv, make_vec_env  # noqa: E402
+from agents.vec_env import BoxAction, GymnasiumVecEnv, make_vec_env
 
 BOX = {"action_format": "box", "num_glimpses": 3}
 
