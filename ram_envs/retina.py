@@ -107,9 +107,13 @@ def _cut_patches(images, locations, unit, patches):
                 if first >= last or above >= below:
                     cells[:] = 0.0
                     continue
-                row[:span] = 0.0
+                if last - first < span:
+                    row[:span] = 0.0
                 sums = row[first - left : last - left]
-                for r in range(above, below):
+                pixels = images[n, above, first:last]
+                for c in range(last - first):
+                    sums[c] = pixels[c]
+                for r in range(above + 1, below):
                     pixels = images[n, r, first:last]
                     for c in range(last - first):
                         sums[c] += pixels[c]

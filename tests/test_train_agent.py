@@ -52,7 +52,9 @@ def test_eval_only_gives_the_figure_again(finished, capsys):
 def test_a_trained_agent_is_where_training_begins(finished, tmp_path):
     folder, _ = finished
     main(["-i", str(folder / "model.zip"), "-n", "192", "-f", str(tmp_path), *SMALL])
-    before, after = (RAM.load(path, device="cpu") for path in (folder / "model.zip", tmp_path / "ram/GlimpseMNIST-v0_1/model.zip"))
+    before, after = (
+        RAM.load(path, device="cpu") for path in (folder / "model.zip", tmp_path / "ram/GlimpseMNIST-v0_1/model.zip")
+    )
     change = (before.policy.class_head.weight - after.policy.class_head.weight).abs().max().item()
     assert 0 < change < 0.02
     assert after.num_timesteps == 192
