@@ -13,6 +13,7 @@ import argparse
 import ast
 import json
 import os
+import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -283,10 +284,13 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if options.eval_only and not options.trained_agent:
         parser.error("--eval-only needs -i/--trained-agent PATH")
-    options.command = " ".join(["python train_agent.py", *(sys.argv[1:] if arguments is None else arguments)])
+    options.command = shlex.join(["python", "train_agent.py", *(sys.argv[1:] if arguments is None else arguments)])
     options.commit = current_commit(HERE)
     return options
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit("\nStopped. The same command with --resume goes on from the last checkpoint.")

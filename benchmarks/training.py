@@ -29,7 +29,7 @@ from agents.losses import baseline_loss, classification_loss, reinforce_loss
 
 ROUNDS = 11
 UPDATES = 20  # In a turn.
-BATCH = 128
+BATCHES = (128, 256)
 CASES: dict[str, dict[str, Any]] = {
     "28x28, 7 glimpses of 8x8, 1 scale": {"num_glimpses": 7, "glimpse_size": 8, "num_scales": 1},
     "60x60, 8 glimpses of 12x12, 3 scales": {"num_glimpses": 8, "glimpse_size": 12, "num_scales": 3},
@@ -42,7 +42,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="also write the figures there")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    results = {name: compare(name, retina) for name, retina in CASES.items()}
+    results = {f"{name}, batch {batch}": compare(name, retina, batch) for name, retina in CASES.items() for batch in BATCHES}
     print("| images per second | bare network | RAM.learn | ratio |\n|---|---|---|---|")
     for name, row in results.items():
         print(f"| {name} | {row['bare']:,} | {row['learn']:,} | {row['ratio']} |")
@@ -50,10 +50,10 @@ def main() -> None:
         options.json.write_text(json.dumps(results, indent=2) + "\n")
 
 
-def compare(name: str, retina: dict[str, Any]) -> dict[str, float]:
+def compare(name: str, retina: dict[str, Any], batch: int) -> dict[str, float]:
     """Medians over turns."""
-    model = RAM("RAMPolicy", make_env(name, retina), seed=0, device="cpu", learning_rate=1e-4)
-    learn, bare = learner(model, retina["num_glimpses"]), bare_network(model, retina)
+    model = RAM("RAMPolicy", make_env(name, retina, batch), seed=0, device="cpu", learning_rate=1e-4)
+    learn, bare = learner(model, retina["num_glimpses"]), bare_network(model, retina, batch)
     learn(), bare()
     turns = [(bare(), learn()) for _ in range(ROUNDS)]
     return {
@@ -63,11 +63,11 @@ def compare(name: str, retina: dict[str, Any]) -> dict[str, float]:
     }
 
 
-def make_env(name: str, retina: dict[str, Any]) -> gym.vector.VectorEnv:
+def make_env(name: str, retina: dict[str, Any], batch: int) -> gym.vector.VectorEnv:
     """The environments of a case; for 60x60 each digit lies in the middle of a larger canvas."""
     env = gym.make_vec(
         "GlimpseMNIST-v0",
-        num_envs=BATCH,
+        num_envs=batch,
         action_format="box",
         autoreset_mode=AutoresetMode.SAME_STEP,
         **retina,
@@ -76,7 +76,7 @@ def make_env(name: str, retina: dict[str, Any]) -> gym.vector.VectorEnv:
         task: ram_envs.GlimpseClassification = env.unwrapped.task  # type: ignore[attr-defined]
         canvas = np.pad(task.images.images[:10_000], ((0, 0), (16, 16), (16, 16)))
         task.images = ram_envs.ImageSet("60x60", canvas, task.images.labels[:10_000], 10)
-        task.scenes = np.zeros((BATCH, 60, 60), np.uint8)
+        task.scenes = np.zeros((batch, 60, 60), np.uint8)
     return env
 
 
@@ -85,23 +85,23 @@ def learner(model: RAM, num_glimpses: int) -> Callable[[], float]:
 
     def run() -> float:
         start = time.process_time()
-        model.learn(UPDATES * BATCH * num_glimpses, reset_num_timesteps=False)
-        return UPDATES * BATCH / (time.process_time() - start)
+        model.learn(UPDATES * model.n_envs * num_glimpses, reset_num_timesteps=False)
+        return UPDATES * model.n_envs / (time.process_time() - start)
 
     return run
 
 
-def bare_network(model: RAM, retina: dict[str, Any]) -> Callable[[], float]:
+def bare_network(model: RAM, retina: dict[str, Any], batch: int) -> Callable[[], float]:
     """Runs the network's own work for a turn; returns images per CPU second."""
     steps, size = retina["num_glimpses"], retina["glimpse_size"]
-    glimpses = torch.rand(steps, BATCH, retina["num_scales"], size, size)
-    locations = torch.rand(steps, BATCH, 2) * 2 - 1
-    labels = torch.randint(10, (steps, BATCH))
-    returns, everywhere = torch.rand(steps, BATCH), torch.ones(steps, BATCH)
+    glimpses = torch.rand(steps, batch, retina["num_scales"], size, size)
+    locations = torch.rand(steps, batch, 2) * 2 - 1
+    labels = torch.randint(10, (steps, batch))
+    returns, everywhere = torch.rand(steps, batch), torch.ones(steps, batch)
     policy = model.policy
 
     def update() -> None:
-        state, outputs = policy.initial_state(BATCH), []
+        state, outputs = policy.initial_state(batch), []
         for step in range(steps):
             output = policy({"glimpse": glimpses[step], "location": locations[step]}, state)
             state = output.state
@@ -119,7 +119,7 @@ def bare_network(model: RAM, retina: dict[str, Any]) -> Callable[[], float]:
         start = time.process_time()
         for _ in range(UPDATES):
             update()
-        return UPDATES * BATCH / (time.process_time() - start)
+        return UPDATES * batch / (time.process_time() - start)
 
     return run
 

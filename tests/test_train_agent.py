@@ -61,7 +61,7 @@ def test_a_trained_agent_is_where_training_begins(finished, tmp_path):
 
 
 def test_resume_goes_on_where_a_kill_left_it(finished, tmp_path, monkeypatch):
-    folder, unbroken = finished
+    _, unbroken = finished
 
     class KilledOnTheWay(RAM):
         def train(self):
