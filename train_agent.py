@@ -240,6 +240,8 @@ def report(result: dict[str, Any], folder: Path) -> None:
     print(f"\nTest error: {result['test_error']:.2f} % over {result['test_episodes']} images")
     for name, error in PEERS.get(result["env"], {}).items():
         print(f"  beside it, {name}: {error:.2f} %")
+    if result["dataset"] != "mnist":
+        print(f"  (which saw all of MNIST; this run had the {result['dataset_size']} training images of {result['dataset']})")
     print(f"Trained for {result['train_seconds']:.0f} s, {result['images_per_second']:.0f} images/s")
     print(f"Result:         {folder / 'result.json'}")
     print(f"Learning curve: {folder / 'learning_curve.png'}")

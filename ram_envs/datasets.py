@@ -138,8 +138,9 @@ def cache_folder() -> Path:
     return Path(pooch.os_cache("ram_envs")) / "mnist"
 
 
+@lru_cache(maxsize=1)
 def _fetch_mnist() -> Path | None:
-    """The user's cache, filled; None, after a warning, where no mirror can be reached."""
+    """The user's cache, filled; None, after a warning, where no mirror can be reached: tried once, not for each split."""
     folder = cache_folder()
     for name, (digest, _) in _MNIST_DIGESTS.items():
         problems = _fetch(f"{name}.gz", digest, folder)

@@ -18,14 +18,19 @@ needs_mnist = pytest.mark.skipif(not REAL, reason=f"{DATA_FOLDER_VARIABLE} does 
 LABELS = "t10k-labels-idx1-ubyte"
 
 
+def forget():
+    datasets._load.cache_clear()
+    datasets._fetch_mnist.cache_clear()
+
+
 @pytest.fixture(autouse=True)
 def fresh(tmp_path, monkeypatch):
     """Nothing loaded before, a cache of the test's own, no mirror."""
-    datasets._load.cache_clear()
+    forget()
     monkeypatch.setattr(datasets, "cache_folder", lambda: tmp_path / "cache")
     monkeypatch.setattr(datasets, "MIRRORS", ("http://127.0.0.1:9/",))
     yield
-    datasets._load.cache_clear()
+    forget()
 
 
 @pytest.fixture
@@ -93,7 +98,7 @@ def test_download_fills_the_cache(tmp_path, mirror, monkeypatch, capfd):
     assert "100%" in capfd.readouterr().err  # The progress bar.
     assert len(list((tmp_path / "cache").iterdir())) == 4
     shutil.rmtree(mirror)  # From the cache now.
-    datasets._load.cache_clear()
+    forget()
     assert load_images("mnist", "train").name == "mnist"
 
 
