@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
+_TICKS = (0.2, 0.3, 0.5, 0.7, 1, 1.5, 2, 3, 5, 7, 10, 15, 20, 30, 50, 100)  # Of an error in %, on a logarithmic scale.
 _PATH_COLOUR = "#2ca02c"
 _BOX_COLOURS = ("#ff7f0e", "#1f77b4", "#9467bd", "#8c564b")
 
@@ -58,8 +59,9 @@ def plot_learning_curve(episodes: NDArray, cpu_seconds: NDArray, error: NDArray,
         axis.set_xlabel(name)
         axis.set_yscale("log")
         axis.grid(True, which="both", alpha=0.3)
-        axis.yaxis.set_major_formatter(matplotlib.ticker.FormatStrFormatter("%g"))
-        axis.yaxis.set_minor_formatter(matplotlib.ticker.FormatStrFormatter("%g"))
+        axis.set_yticks([tick for tick in _TICKS if error.min() / 1.2 <= tick <= error.max() * 1.2])
+        axis.yaxis.set_major_formatter("{x:g}")
+        axis.yaxis.set_minor_formatter(matplotlib.ticker.NullFormatter())
     left.set_ylabel("validation error, %")
     best = int(np.argmin(error))
     left.annotate(f"{error[best]:.2f}", (episodes[best], error[best]), xytext=(0, 6), textcoords="offset points")
