@@ -34,8 +34,8 @@ def main() -> None:
     ids = [REFERENCE, *ram_envs.ENVIRONMENTS]
     results: dict[str, Any] = {}
     for num_envs in BATCHES:
-        results[f"vector, {num_envs}"] = compare({env_id: vector_stepper(env_id, num_envs) for env_id in ids})
-    results["single make"] = compare({env_id: single_stepper(env_id) for env_id in ids})
+        results[f"vector, {num_envs}"] = compare({env_id: stepper(make_native(env_id, num_envs), num_envs) for env_id in ids})
+    results["single make"] = compare({env_id: stepper(gym.make(env_id), None) for env_id in ids})
     results["import seconds more than gymnasium, numpy"] = import_cost()
     show(results, ids)
     if options.json:
@@ -54,28 +54,16 @@ def compare(steppers: dict[str, Callable[[float], float]]) -> dict[str, dict[str
     }
 
 
-def vector_stepper(env_id: str, num_envs: int) -> Callable[[float], float]:
-    """Steps a native vector environment for so many seconds with actions drawn before; returns steps per second."""
-    env = gym.make_vec(env_id, num_envs=num_envs, vectorization_mode="vector_entry_point")
-    env.action_space.seed(0)
-    actions = [env.action_space.sample() for _ in range(64)]
-    env.reset(seed=0)
-
-    def run(seconds: float) -> float:
-        count, start = 0, time.perf_counter()
-        while (spent := time.perf_counter() - start) < seconds:
-            for action in actions:
-                env.step(action)
-            count += len(actions)
-        return count * num_envs / spent
-
-    run(SECONDS)  # Compiles and warms up.
-    return run
+def make_native(env_id: str, num_envs: int) -> gym.vector.VectorEnv:
+    """The natively batched environment."""
+    return gym.make_vec(env_id, num_envs=num_envs, vectorization_mode="vector_entry_point")
 
 
-def single_stepper(env_id: str) -> Callable[[float], float]:
-    """The same for `gym.make` with Gymnasium's own wrappers, resets included."""
-    env = gym.make(env_id)
+def stepper(env: Any, num_envs: int | None) -> Callable[[float], float]:
+    """Steps an environment for so many seconds with actions drawn before; returns steps per second.
+
+    `num_envs` is None for a single environment, which needs its resets done.
+    """
     env.action_space.seed(0)
     actions = [env.action_space.sample() for _ in range(64)]
     env.reset(seed=0)
@@ -85,12 +73,12 @@ def single_stepper(env_id: str) -> Callable[[float], float]:
         while (spent := time.perf_counter() - start) < seconds:
             for action in actions:
                 _, _, terminated, truncated, _ = env.step(action)
-                if terminated or truncated:
+                if num_envs is None and (terminated or truncated):
                     env.reset()
             count += len(actions)
-        return count / spent
+        return count * (num_envs or 1) / spent
 
-    run(SECONDS)
+    run(SECONDS)  # Compiles and warms up.
     return run
 
 
