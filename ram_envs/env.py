@@ -143,9 +143,10 @@ class GlimpseVectorEnv(VectorEnv):
             TypeError: a reset_mask that is not an array of bool.
         """
         options = _check_reset_options(options, (*self.task.reset_options, "reset_mask"))
-        where = self._check_reset_mask(options.pop("reset_mask", None))
+        mask = options.pop("reset_mask", None)
+        where = self._check_reset_mask(mask)
         self._seed(seed, where)
-        if where.all():
+        if mask is None:
             self.task.restart()
         self.task.begin(where, options)
         self._done = np.zeros(self.num_envs, np.bool_) if self._done is None else self._done & ~where

@@ -77,6 +77,16 @@ def test_one_pass_in_order_shows_each_image_once():
     assert envs.reset()[1]["index"].tolist() == list(range(150))  # A new pass.
 
 
+def test_resets_by_mask_go_on_with_the_pass():
+    envs = make_vec(4, split="test", image_order="sequential", num_glimpses=1, autoreset_mode="Disabled")
+    _, info = envs.reset()
+    assert info["index"].tolist() == [0, 1, 2, 3]
+    _, info = envs.reset(options={"reset_mask": np.ones(4, bool)})
+    assert info["index"].tolist() == [4, 5, 6, 7]
+    _, info = envs.reset()
+    assert info["index"].tolist() == [0, 1, 2, 3]
+
+
 def test_a_single_environment_goes_through_a_split_in_order():
     env = make(split="test", image_order="sequential")
     assert [env.reset()[1]["index"] for _ in range(5)] == [0, 1, 2, 3, 4]
