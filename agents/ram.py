@@ -100,6 +100,8 @@ class RAM(OnPolicyAlgorithm):
             raise ValueError(f'class_loss_steps must be "all" or "last", got {class_loss_steps!r}')
         if n_steps is not None and n_steps < 1:
             raise ValueError(f"n_steps must be at least 1 or None, got {n_steps!r}")
+        if isinstance(env, str):
+            env = gym.make(env)  # SB3 would insist on a render mode.
         self.class_loss, self.class_loss_steps = class_loss, class_loss_steps
         self.location_coef = location_coef
         self._state: State | None = None

@@ -251,6 +251,11 @@ def test_environments_of_every_kind():
         assert len(model.ep_info_buffer) > 0
 
 
+def test_an_id_is_enough():
+    gym.register("GlimpseSmall-v0", "ram_envs.env:GlimpseEnv", kwargs={"dataset": "mnist-5k", "num_glimpses": 2})
+    assert RAM("RAMPolicy", "GlimpseSmall-v0", device="cpu").learn(4).num_timesteps == 4
+
+
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
