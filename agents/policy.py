@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,8 +32,8 @@ class StepOutput(NamedTuple):
 class RAMPolicy(BasePolicy):
     """Glimpse network, core, and the location, class and baseline heads.
 
-    The gradient of each loss is cut so that, in the paper's words, the hybrid loss trains "the action network ... core and
-    glimpse networks" and REINFORCE trains the location network:
+    The gradient of each loss is cut so that, as in the paper, the class's loss trains the action, core and glimpse networks and
+    REINFORCE trains the location network:
 
     - the class head's loss flows into the core and the glimpse network, back through all steps;
     - the baseline head sees h_t detached: it trains itself alone;
@@ -56,7 +57,7 @@ class RAMPolicy(BasePolicy):
         location_gradient: "head" or "full", see above.
         glimpse_mean, glimpse_std: glimpses enter the network as (glimpse - mean) / std.
         optimizer_class: a torch optimizer.
-        optimizer_kwargs: its arguments but the learning rate; by default the fused variant is used.
+        optimizer_kwargs: its arguments but the learning rate; by default the fused variant where there is one.
 
     Raises:
         ValueError: spaces or arguments that the model can't take; the message names them.
@@ -81,7 +82,8 @@ class RAMPolicy(BasePolicy):
         optimizer_kwargs: dict[str, Any] | None = None,
     ) -> None:
         if optimizer_kwargs is None:
-            optimizer_kwargs = {"fused": True}
+            has_fused = "fused" in inspect.signature(optimizer_class).parameters
+            optimizer_kwargs = {"fused": True} if has_fused else {}
         super().__init__(
             observation_space,
             action_space,
@@ -100,6 +102,8 @@ class RAMPolicy(BasePolicy):
         ):
             if not value > 0:
                 raise ValueError(f"{name} must be above 0, got {value!r}")
+        if scan_steps < 0:
+            raise ValueError(f"scan_steps must be at least 0, got {scan_steps!r}")
         if use_sde:
             raise ValueError("use_sde is not supported: the location's width is fixed (location_std)")
         self.core_name, self.hidden_size, self.core_size = core, hidden_size, core_size

@@ -185,6 +185,13 @@ def test_saves_and_loads(tmp_path):
     np.testing.assert_array_equal(loaded.predict(obs, deterministic=True)[0], policy.predict(obs, deterministic=True)[0])
 
 
+@pytest.mark.parametrize("optimizer", [torch.optim.SGD, torch.optim.RMSprop])
+def test_any_optimizer(optimizer):
+    policy = make_policy(optimizer_class=optimizer)
+    assert type(policy.optimizer) is optimizer
+    assert policy.optimizer.param_groups[0]["lr"] == 1e-3
+
+
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
@@ -193,6 +200,7 @@ def test_saves_and_loads(tmp_path):
         ({"location_gain": -1}, "location_gain must be above 0"),
         ({"location_gradient": "none"}, "location_gradient must be"),
         ({"use_sde": True}, "use_sde"),
+        ({"scan_steps": -1}, "scan_steps must be at least 0"),
     ],
 )
 def test_bad_arguments_are_named(kwargs, message):
