@@ -240,7 +240,7 @@ def _split_obs(obs: Any, where: NDArray[np.bool_]) -> dict[int, Any]:
 def _are_equal(one: dict[str, Any], other: dict[str, Any]) -> bool:
     """Whether two infos of plain arrays say the same."""
     return one.keys() == other.keys() and all(
-        isinstance(values, np.ndarray) and values.dtype != object and np.array_equal(values, other[name])
+        isinstance(values, np.ndarray) and values.dtype != object and (values == other[name]).all()
         for name, values in one.items()
     )
 

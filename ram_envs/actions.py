@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from gymnasium import spaces
+from numba import njit
 from numpy.typing import NDArray
 
 ACTION_FORMATS = ("dict", "box")
@@ -57,13 +58,14 @@ class ActionCodec:
         """
         batch = () if num_envs is None else (num_envs,)
         if self.action_format == "box":
-            values = _finite("action", action, (*batch, 2 + self.num_choices))
-            locations, scores = values[..., :2], values[..., 2:]
-            choices = scores.argmax(axis=-1)
+            values = _shaped("action", action, (*batch, 2 + self.num_choices))
+            return _decode_box(values.reshape(-1, 2 + self.num_choices), action)
         else:
             if not isinstance(action, dict) or action.keys() != self.space.spaces.keys():  # type: ignore[attr-defined]
                 raise ValueError(f'action must be a dict with the keys "location" and "{self.choice}", got {action!r}')
-            locations = _finite("action['location']", action["location"], (*batch, 2))
+            locations = _shaped("action['location']", action["location"], (*batch, 2))
+            if not np.isfinite(locations).all():
+                raise ValueError(f"action['location'] must be finite, got {action['location']!r}")
             choices = self._check_choices(action[self.choice], batch)
         clipped = np.minimum(np.maximum(locations, np.float32(-1)), np.float32(1))
         return clipped.reshape(-1, 2), choices.reshape(-1)
@@ -85,13 +87,34 @@ class ActionCodec:
         return choices
 
 
-def _finite(name: str, given: Any, shape: tuple[int, ...]) -> NDArray[np.float32]:
+def _decode_box(values: NDArray[np.float32], given: Any) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    locations, choices = np.empty((len(values), 2), np.float32), np.empty(len(values), np.int64)
+    if not _split_box(values, locations, choices):
+        raise ValueError(f"action must be finite, got {given!r}")
+    return locations, choices
+
+
+@njit(cache=True)
+def _split_box(values, locations, choices):
+    """Fill the clipped locations (N, 2) and the best-scored choices (N,) from values (N, 2 + K); False if one is not finite."""
+    for n in range(values.shape[0]):
+        best = 2
+        for i in range(values.shape[1]):
+            if not np.isfinite(values[n, i]):
+                return False
+            if i > 2 and values[n, i] > values[n, best]:
+                best = i
+        choices[n] = best - 2
+        for i in range(2):
+            locations[n, i] = min(max(values[n, i], np.float32(-1)), np.float32(1))
+    return True
+
+
+def _shaped(name: str, given: Any, shape: tuple[int, ...]) -> NDArray[np.float32]:
     try:
         values = np.asarray(given, np.float32)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name} must hold numbers of the shape {shape}, got {given!r}") from error
     if values.shape != shape:
         raise ValueError(f"{name} must have the shape {shape}, got {values.shape}")
-    if not np.isfinite(values).all():
-        raise ValueError(f"{name} must be finite, got {given!r}")
     return values

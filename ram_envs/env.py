@@ -205,9 +205,10 @@ class GlimpseVectorEnv(VectorEnv):
     def _info(self, where: NDArray[np.bool_] | None = None) -> dict[str, Any]:
         """The task's facts as Gymnasium's vector environments give them, for the environments of the mask `where`."""
         info: dict[str, Any] = {}
+        everywhere = np.ones(self.num_envs, np.bool_)
         for name, (values, holds) in self.task.info().items():
             if holds is None and where is None:
-                info[name], info[f"_{name}"] = values.copy(), np.ones(self.num_envs, np.bool_)
+                info[name], info[f"_{name}"] = values.copy(), everywhere
                 continue
             mask = np.ones(self.num_envs, np.bool_) if where is None else where.copy()
             if holds is not None:
