@@ -56,8 +56,6 @@ class GymnasiumVecEnv(VecEnv):
         self.env = env
         self.autoreset_mode = env.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP)
         self._actions: NDArray | None = None
-        self._last_info: dict[str, Any] | None = None
-        self._last_infos: _Infos = []
         action_space = env.single_action_space
         self._splits_actions = is_location_and_choice(action_space)
         if self._splits_actions:
@@ -88,7 +86,7 @@ class GymnasiumVecEnv(VecEnv):
             actions = box_to_dict(self.env.single_action_space, actions)
         obs, rewards, terminated, truncated, info = self.env.step(actions)
         dones = terminated | truncated
-        infos = self._split_step_info({**info, "TimeLimit.truncated": truncated & ~terminated})
+        infos = _split_info({**info, "TimeLimit.truncated": truncated & ~terminated}, self.num_envs)
         if dones.any():
             obs = self._end_episodes(obs, dones, actions, info, infos)
         return obs, rewards.astype(np.float32), dones, infos
@@ -138,15 +136,8 @@ class GymnasiumVecEnv(VecEnv):
         images: Any = self.env.render()
         return list(images or [None] * self.num_envs)
 
-    def _split_step_info(self, info: dict[str, Any]) -> _Infos:
-        """One info for each environment: the last step's own where it said the same, as it often does in mid-episode."""
-        if self._last_info is None or not _are_equal(info, self._last_info):
-            self._last_info, self._last_infos = info, _split_info(info, self.num_envs)
-        return list(self._last_infos)
-
     def _end_episodes(self, obs: Any, dones: NDArray[np.bool_], actions: Any, info: dict[str, Any], infos: _Infos) -> Any:
         """Complete the infos of what is done, and return the observations that the next episodes begin with."""
-        self._last_info = None  # These infos are changed below.
         if self.autoreset_mode == AutoresetMode.SAME_STEP:
             final_obs, final_infos = info["final_obs"], _split_info(info["final_info"], self.num_envs)
             reset_infos = [dict(one) for one in infos]
@@ -235,14 +226,6 @@ def _split_obs(obs: Any, where: NDArray[np.bool_]) -> dict[int, Any]:
     if isinstance(obs, dict):
         return {i: {name: values[i] for name, values in obs.items()} for i in indices}
     return {i: obs[i] for i in indices}
-
-
-def _are_equal(one: dict[str, Any], other: dict[str, Any]) -> bool:
-    """Whether two infos of plain arrays say the same."""
-    return one.keys() == other.keys() and all(
-        isinstance(values, np.ndarray) and values.dtype != object and (values == other[name]).all()
-        for name, values in one.items()
-    )
 
 
 def _split_info(info: dict[str, Any], num_envs: int) -> _Infos:

@@ -60,13 +60,12 @@ class ActionCodec:
         if self.action_format == "box":
             values = _shaped("action", action, (*batch, 2 + self.num_choices))
             return _decode_box(values.reshape(-1, 2 + self.num_choices), action)
-        else:
-            if not isinstance(action, dict) or action.keys() != self.space.spaces.keys():  # type: ignore[attr-defined]
-                raise ValueError(f'action must be a dict with the keys "location" and "{self.choice}", got {action!r}')
-            locations = _shaped("action['location']", action["location"], (*batch, 2))
-            if not np.isfinite(locations).all():
-                raise ValueError(f"action['location'] must be finite, got {action['location']!r}")
-            choices = self._check_choices(action[self.choice], batch)
+        if not isinstance(action, dict) or action.keys() != self.space.spaces.keys():  # type: ignore[attr-defined]
+            raise ValueError(f'action must be a dict with the keys "location" and "{self.choice}", got {action!r}')
+        locations = _shaped("action['location']", action["location"], (*batch, 2))
+        if not np.isfinite(locations).all():
+            raise ValueError(f"action['location'] must be finite, got {action['location']!r}")
+        choices = self._check_choices(action[self.choice], batch)
         clipped = np.minimum(np.maximum(locations, np.float32(-1)), np.float32(1))
         return clipped.reshape(-1, 2), choices.reshape(-1)
 

@@ -99,6 +99,15 @@ def test_make_vec_env_monitors_and_seeds():
     assert make_vec_env("Pendulum-v1", 2).num_envs == 2  # No native batch: gymnasium's own.
 
 
+def test_infos_are_not_shared_between_steps():
+    env = GymnasiumVecEnv(make_vec(2, autoreset_mode="SameStep", **BOX))
+    env.reset()
+    actions = np.zeros((2, 12), np.float32)
+    for info in env.step(actions)[3]:
+        info["mark"] = True  # What a callback may do.
+    assert not any("mark" in info for info in env.step(actions)[3])
+
+
 def test_options_and_attributes():
     env = GymnasiumVecEnv(make_vec(2, autoreset_mode="SameStep"))
     env.set_options({"index": 7})
