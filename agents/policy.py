@@ -49,8 +49,8 @@ class RAMPolicy(BasePolicy):
         core_size: units of g_t and h_t each.
         location_std: the fixed standard deviation of the location, in units of [-1, 1].
         location_gain: the location's mean is this times Linear(h_t). Adam moves every weight by about the learning rate,
-            however weak the signal; h_t has hundreds of components, so that with a gain of 1 one noisy step moves all
-            locations by more than `location_std` and the policy never settles.
+            however weak the signal; h_t has hundreds of components, so that with a gain of 1 one noisy step can move all
+            locations by more than `location_std`.
         scan_steps: for so many steps of an episode the location's mean has a learned offset of its own, a path that the eye
             takes whatever it sees; Linear(h_t) bends it. 0 is the paper's model. The offset is learned from all images together,
             so that a useful path is found long before h_t tells places apart.
