@@ -1,9 +1,11 @@
 """Train, evaluate and look at a recurrent attention agent.
 
 python train_agent.py                                   # trains on GlimpseMNIST-v0 with tuned settings
+python train_agent.py --env GlimpseCatch-v0             # plays Catch, learning from the final reward alone
 python train_agent.py --progress --seed 3 -n 7000000    # that many steps of the environment
 python train_agent.py --resume                          # goes on with the newest unfinished run
 python train_agent.py -i logs/ram/GlimpseMNIST-v0_1/best_model.zip --eval-only
+python train_agent.py -i logs/ram/GlimpseCatch-v0_1/best_model.zip --env GlimpseCatch-v0 --record catch.gif
 python train_agent.py --env-kwargs num_glimpses:4 -params learning_rate:lin_0.002
 """
 
@@ -22,16 +24,19 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
+from stable_baselines3 import PPO
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.utils import FloatSchedule
 from stable_baselines3.common.vec_env import VecMonitor
 
+import ram_envs  # noqa: F401 (registers the environments)
 from agents import RAM, make_vec_env
 from agents.callbacks import ResumeCallback, Stopwatch, TimedEvalCallback, TimedSchedule, TimeLimitCallback, resume
-from agents.figures import Episodes, plot_glimpses, plot_learning_curve
+from agents.evaluation import GAME_EVALUATIONS, has_images, make_split, split_options, task_of, test, watch
+from agents.figures import plot_glimpses, plot_learning_curve
+from agents.film import record
 from agents.runs import (
     current_commit,
     new_run,
@@ -41,15 +46,17 @@ from agents.runs import (
     write_result,
     write_yaml,
 )
-from ram_envs import patch_corners
 
 HERE = Path(__file__).resolve().parent
-ALGORITHMS: dict[str, type[OnPolicyAlgorithm]] = {"ram": RAM}
-EVAL_ENVS = 500
+ALGORITHMS: dict[str, type[OnPolicyAlgorithm]] = {"ram": RAM, "ppo": PPO}
 DEFAULT_THREADS = 1
+RUN_SETTINGS = ("n_timesteps", "n_envs", "matmul_precision")  # The last is torch's: "highest", "high" or "medium".
 MANY_TIMESTEPS = 10**12  # With --minutes the clock alone ends the training.
-# Test error in % of the paper and of the most used public implementation, with the glimpses that our default has.
-PEERS = {"GlimpseMNIST-v0": {"the paper (7 glimpses)": 1.07, "the most used PyTorch implementation (claimed)": 1.21}}
+# Test error in % (of Catch: balls missed) of the paper and of public implementations, with the glimpses that our default has.
+PEERS = {
+    "GlimpseMNIST-v0": {"the paper (7 glimpses)": 1.07, "the most used PyTorch implementation (claimed)": 1.21},
+    "GlimpseCatch-v0": {"the paper (20 million frames)": 15.0, "the best public implementation (claimed)": 11.0},
+}
 
 
 @dataclass
@@ -58,7 +65,7 @@ class Run:
 
     folder: Path
     options: dict[str, Any]  # Of the command line.
-    settings: dict[str, Any]  # Of the algorithm, and n_timesteps and n_envs.
+    settings: dict[str, Any]  # Of the algorithm, and `RUN_SETTINGS`.
     env_kwargs: dict[str, Any]
 
 
@@ -67,16 +74,29 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     options = parse_arguments(arguments)
     torch.set_num_threads(options.num_threads)
     algorithm = ALGORITHMS[options.algo]
-    if options.eval_only:
+    if options.eval_only or options.record:
         model = algorithm.load(options.trained_agent, device=options.device)
-        result = {"env": options.env, **test(model, options.env, parse_pairs(options.env_kwargs))}
-        print(json.dumps(result, indent=2))
-        return result
+        return show(model, options)
     logs = Path(options.log_folder)
     run = read_run(unfinished_run(logs, options.algo, options.env)) if options.resume else begin_run(options)
+    torch.set_float32_matmul_precision(run.settings["matmul_precision"])
     print(f"Run folder: {run.folder}")
     result = train(algorithm, run, options)
     report(result, run.folder)
+    return result
+
+
+def show(model: BaseAlgorithm, options: argparse.Namespace) -> dict[str, Any]:
+    """Evaluate or film a trained model."""
+    result: dict[str, Any] = {"env": options.env}
+    env_kwargs = parse_pairs(options.env_kwargs)
+    if options.eval_only:
+        result |= test(model, options.env, env_kwargs)
+    if options.record:
+        result["frames"] = record(
+            model, options.env, Path(options.record), seed=options.seed, **split_options(options.env, "test", env_kwargs)
+        )
+    print(json.dumps(result, indent=2))
     return result
 
 
@@ -87,6 +107,7 @@ def begin_run(options: argparse.Namespace) -> Run:
     env_kwargs = {**settings.pop("env_kwargs", {}), **parse_pairs(options.env_kwargs)}
     settings["n_timesteps"] = options.n_timesteps or settings.get("n_timesteps", 1_000_000)
     settings["n_envs"] = options.n_envs or settings.get("n_envs", 128)
+    settings.setdefault("matmul_precision", "highest")
     folder = new_run(Path(options.log_folder), options.algo, options.env)
     asked = {name: value for name, value in vars(options).items() if name not in ("resume", "progress")}
     write_yaml(folder / "args.yml", {"options": asked, "settings": settings, "env_kwargs": env_kwargs})
@@ -103,12 +124,14 @@ def train(algorithm: type[OnPolicyAlgorithm], run: Run, options: argparse.Namesp
     asked, checkpoint = run.options, run.folder / "checkpoint.pkl"
     n_timesteps, n_envs = run.settings["n_timesteps"], run.settings["n_envs"]
     eval_freq = asked["eval_freq"] or max(n_timesteps // 12, 1)
-    env = make_vec_env(asked["env"], n_envs, action_format="box", **{"image_order": "shuffled", **run.env_kwargs})
-    validation = make_split(asked["env"], "validation", run.env_kwargs)
+    order = {"image_order": "shuffled"} if has_images(asked["env"]) else {}
+    env = make_vec_env(asked["env"], n_envs, **{**order, **run.env_kwargs})
+    validation, episodes, eval_seed = make_split(asked["env"], "validation", run.env_kwargs)
     evaluation = TimedEvalCallback(
         Stopwatch(),
         validation,
-        n_eval_episodes=len(images_of(validation).labels),
+        eval_seed=eval_seed,
+        n_eval_episodes=episodes,
         eval_freq=max(eval_freq // n_envs, 1),
         log_path=str(run.folder),
         best_model_save_path=str(run.folder),
@@ -144,12 +167,12 @@ def make_model(algorithm: type[OnPolicyAlgorithm], run: Run, env: VecMonitor, de
         model = algorithm.load(run.options["trained_agent"], env=env, device=device)
         model.num_timesteps = 0
         return model
-    settings = {name: value for name, value in run.settings.items() if name not in ("n_timesteps", "n_envs")}
-    settings["learning_rate"] = parse_schedule(settings.get("learning_rate", "lin_0.001"))
+    settings = {name: parse_schedule(value) for name, value in run.settings.items() if name not in RUN_SETTINGS}
+    settings.setdefault("learning_rate", parse_schedule("lin_0.001"))
     if run.options["minutes"]:
         settings["learning_rate"] = TimedSchedule(FloatSchedule(settings["learning_rate"]))
     return algorithm(
-        settings.pop("policy", "RAMPolicy"),
+        settings.pop("policy", "RAMPolicy" if algorithm is RAM else "MultiInputPolicy"),
         env,
         seed=run.options["seed"],
         device=device,
@@ -161,91 +184,53 @@ def make_model(algorithm: type[OnPolicyAlgorithm], run: Run, env: VecMonitor, de
 def describe(run: Run, model: BaseAlgorithm, evaluation: TimedEvalCallback) -> dict[str, Any]:
     """What result.json says of the training."""
     wall, cpu = evaluation.stopwatch.read()
-    images = images_of(model.get_env())
     curve = np.load(run.folder / "evaluations.npz")
     episodes = model.num_timesteps / curve["ep_lengths"].mean()
+    result = {name: run.options[name] for name in ("env", "algo", "seed")}
+    if has_images(run.options["env"]):
+        images = task_of(model.get_env()).images
+        result |= {"dataset": images.name, "dataset_size": len(images.labels)}
     return {
-        "env": run.options["env"],
-        "algo": run.options["algo"],
-        "seed": run.options["seed"],
-        "dataset": images.name,
-        "dataset_size": len(images.labels),
+        **result,
         "n_timesteps": model.num_timesteps,
-        "images_per_second": round(episodes / wall, 1),
+        "episodes_per_second": round(float(episodes) / wall, 1),
+        "frames_per_second": round(model.num_timesteps / wall, 1),
         "train_seconds": round(wall, 1),
         "train_cpu_seconds": round(cpu, 1),
-        "validation_error": round(100 * (1 - evaluation.best_mean_reward), 2),
+        "validation_error": round(100 * (1 - curve["successes"].mean(axis=1)[curve["results"].mean(axis=1).argmax()]), 2),
         "command": run.options["command"],
         "commit": run.options["commit"],
         "machine": f"{os.cpu_count()} cores, {torch.get_num_threads()} torch thread(s), {model.device}",
         "torch": torch.__version__,
+        "matmul_precision": run.settings["matmul_precision"],
     }
 
 
-def make_split(env_id: str, split: str, env_kwargs: dict[str, Any], n_envs: int = EVAL_ENVS) -> VecMonitor:
-    """Environments that pass over a split in order, each image exactly once."""
-    return make_vec_env(env_id, n_envs, action_format="box", **{**env_kwargs, "split": split, "image_order": "sequential"})
-
-
-def images_of(env: Any) -> Any:
-    """The image set behind the environments."""
-    return env.unwrapped.env.unwrapped.task.images
-
-
-def test(model: OnPolicyAlgorithm, env_id: str, env_kwargs: dict[str, Any]) -> dict[str, Any]:
-    """The error over the whole test split, every image once, greedy locations and classes."""
-    env = make_split(env_id, "test", env_kwargs)
-    episodes = len(images_of(env).labels)
-    reward, _ = evaluate_policy(model, env, n_eval_episodes=episodes, deterministic=True)
-    rate = float(np.mean(reward))
-    return {"test_episodes": episodes, "test_error": round(100 * (1 - rate), 4), "success_rate": round(rate, 6)}
-
-
-def draw(run: Run, model: OnPolicyAlgorithm) -> None:
-    """The learning curve, and eight test images as the model looks at them."""
-    curve = np.load(run.folder / "evaluations.npz")
+def draw(run: Run, model: BaseAlgorithm) -> None:
+    """The learning curve, and eight test images as the model looks at them, or a film of its games."""
+    env_id, curve = run.options["env"], np.load(run.folder / "evaluations.npz")
     episodes = curve["timesteps"] / curve["ep_lengths"].mean()
-    error = 100 * (1 - curve["results"].mean(axis=1))
-    title = f"{run.options['algo']} on {run.options['env']}, seed {run.options['seed']}"
+    error = 100 * (1 - curve["successes"].mean(axis=1))
+    title = f"{run.options['algo']} on {env_id}, seed {run.options['seed']}"
     plot_learning_curve(episodes, curve["cpu_seconds"], error, run.folder / "learning_curve.png", title)
-    plot_glimpses(watch(model, run.options["env"], run.env_kwargs), run.folder / "glimpses.png")
-
-
-def watch(model: OnPolicyAlgorithm, env_id: str, env_kwargs: dict[str, Any], num_images: int = 8) -> Episodes:
-    """Run the model on the first test images and keep what it saw."""
-    env = make_split(env_id, "test", env_kwargs, num_images)
-    task = env.unwrapped.env.unwrapped.task  # type: ignore[attr-defined]
-    obs: Any = env.reset()
-    scenes, labels = task.scenes.copy(), task.labels.copy()
-    state, done, seen, actions = None, np.zeros(num_images, bool), [], np.empty(0)
-    while not done.any():
-        seen.append(obs)
-        actions, state = model.predict(obs, state, deterministic=True)
-        obs, _, done, _ = env.step(actions)
-    locations = np.stack([one["location"] for one in seen], axis=1)  # (N, T, 2)
-    retina = {"glimpse_size": task.glimpse_size, "num_scales": task.num_scales}
-    corners = [patch_corners(path, scenes.shape[1:], **retina) for path in locations]
-    return Episodes(
-        scenes,
-        locations,
-        np.stack(corners),
-        np.stack([one["glimpse"] for one in seen], axis=1),
-        [str(label) for label in labels],
-        [str(answer) for answer in actions[:, 2:].argmax(axis=1)],
-    )
+    if has_images(env_id):
+        plot_glimpses(watch(model, env_id, run.env_kwargs), run.folder / "glimpses.png")
+    else:
+        record(model, env_id, run.folder / "games.gif", seed=GAME_EVALUATIONS["test"][1], **run.env_kwargs)
 
 
 def report(result: dict[str, Any], folder: Path) -> None:
     """Say what came of it."""
-    print(f"\nTest error: {result['test_error']:.2f} % over {result['test_episodes']} images")
+    what = "images" if "dataset" in result else "episodes"
+    print(f"\nTest error: {result['test_error']:.2f} % over {result['test_episodes']} {what}")
     for name, error in PEERS.get(result["env"], {}).items():
         print(f"  beside it, {name}: {error:.2f} %")
-    if result["dataset"] != "mnist":
+    if result.get("dataset") == "mnist-5k":
         print(f"  (which saw all of MNIST; this run had the {result['dataset_size']} training images of {result['dataset']})")
-    print(f"Trained for {result['train_seconds']:.0f} s, {result['images_per_second']:.0f} images/s")
-    print(f"Result:         {folder / 'result.json'}")
-    print(f"Learning curve: {folder / 'learning_curve.png'}")
-    print(f"What it saw:    {folder / 'glimpses.png'}")
+    print(f"Trained for {result['train_seconds']:.0f} s, {result['frames_per_second']:.0f} steps/s")
+    for name in ("result.json", "learning_curve.png", "glimpses.png", "games.gif"):
+        if (folder / name).exists():
+            print(f"  {folder / name}")
 
 
 def parse_pairs(pairs: list[str]) -> dict[str, Any]:
@@ -280,12 +265,13 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     add("--env-kwargs", nargs="+", default=[], metavar="NAME:VALUE", help="options of the environment to change")
     add("-i", "--trained-agent", help="a saved model (.zip) to begin from, or to evaluate with --eval-only")
     add("--eval-only", action="store_true", help="only measure the test error of the model that -i names")
+    add("--record", metavar="PATH", help="film the model that -i names: a .gif or .mp4 of a few test episodes")
     add("--resume", action="store_true", help="go on with the newest unfinished run of this algorithm and environment")
     add("--device", default="auto", help="cpu, cuda or auto (default)")
     add("--num-threads", type=int, default=DEFAULT_THREADS, help=f"threads of torch (default: {DEFAULT_THREADS})")
     options = parser.parse_args(arguments)
-    if options.eval_only and not options.trained_agent:
-        parser.error("--eval-only needs -i/--trained-agent PATH")
+    if (options.eval_only or options.record) and not options.trained_agent:
+        parser.error("--eval-only and --record need -i/--trained-agent PATH")
     options.command = shlex.join(["python", "train_agent.py", *(sys.argv[1:] if arguments is None else arguments)])
     options.commit = current_commit(HERE)
     return options

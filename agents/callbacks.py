@@ -52,6 +52,7 @@ class TimedEvalCallback(EvalCallback):
     Args:
         stopwatch: counts the training time.
         eval_env: the environments to evaluate on.
+        eval_seed: if given, they are seeded with it for each evaluation: all have the same episodes.
         **kwargs: see SB3's `EvalCallback`; `log_path` is needed.
     """
 
@@ -66,9 +67,9 @@ class TimedEvalCallback(EvalCallback):
         "n_calls",
     )
 
-    def __init__(self, stopwatch: Stopwatch, eval_env: VecEnv, **kwargs: Any) -> None:
+    def __init__(self, stopwatch: Stopwatch, eval_env: VecEnv, eval_seed: int | None = None, **kwargs: Any) -> None:
         super().__init__(eval_env, **kwargs)
-        self.stopwatch = stopwatch
+        self.stopwatch, self.eval_seed = stopwatch, eval_seed
         self.seconds: list[tuple[float, float]] = []
 
     def _on_training_start(self) -> None:
@@ -79,6 +80,7 @@ class TimedEvalCallback(EvalCallback):
         if self.eval_freq > 0 and self.n_calls % self.eval_freq == 0:
             self.stopwatch.pause()
             self.seconds.append(self.stopwatch.read())
+            self.eval_env.seed(self.eval_seed)
         goes_on = super()._on_step()
         if len(self.evaluations_timesteps) > num_before:
             self._write()

@@ -21,27 +21,29 @@ _BOX_COLOURS = ("#ff7f0e", "#1f77b4", "#9467bd", "#8c564b")
 class Episodes:
     """N whole episodes of T glimpses, as an agent saw them."""
 
-    scenes: NDArray  # (N, H, W), what there was to be seen
+    scenes: NDArray  # (N, [C,] H, W), what there was to be seen
     locations: NDArray  # (N, T, 2), where each glimpse was taken, in [-1, 1]
     corners: NDArray  # (N, T, k, 2), column and row of each patch's top-left pixel
-    glimpses: NDArray  # (N, T, k, g, g), in [0, 1]
+    widths: NDArray  # (N, T, k), of the patches in pixels
+    glimpses: NDArray  # (N, T, k, [C,] g, g), in [0, 1]
     labels: Sequence[str]  # N
     answers: Sequence[str]  # N
 
 
 def plot_glimpses(episodes: Episodes, path: Path) -> None:
     """Draw each image with the glimpses' path, and each glimpse in order beside it (as in Figure 3 of the paper)."""
-    num_images, num_glimpses, _, size = episodes.glimpses.shape[:4]
+    num_images, num_glimpses = episodes.glimpses.shape[:2]
     figure = Figure(figsize=(1.1 * (num_glimpses + 2.2), 1.25 * num_images), layout="constrained")
     axes = figure.subplots(num_images, num_glimpses + 1, squeeze=False, width_ratios=[1.6] + [1] * num_glimpses)
     for row, n in zip(axes, range(num_images), strict=True):
-        _draw_path(row[0], episodes, n, size)
+        _draw_path(row[0], episodes, n)
         right = episodes.answers[n] == episodes.labels[n]
         row[0].set_ylabel(f"{episodes.labels[n]}: said {episodes.answers[n]}", color="black" if right else "crimson")
         for t, axis in enumerate(row[1:]):
             # The patches side by side, the narrowest first, with a grey line between.
-            patches = np.pad(episodes.glimpses[n, t], ((0, 0), (0, 0), (0, 1)), constant_values=0.5)
-            strip = np.concatenate(list(patches), axis=1)[:, :-1]
+            patches = _channels_last(episodes.glimpses[n, t], 3)  # (k, g, g, [C])
+            line = ((0, 0), (0, 0), (0, 1)) + ((0, 0),) * (patches.ndim - 3)
+            strip = np.concatenate(list(np.pad(patches, line, constant_values=0.5)), axis=1)[:, :-1]
             axis.imshow(strip, cmap="gray", vmin=0, vmax=1)
             _hide_axes(axis)
             if n == 0:
@@ -69,14 +71,18 @@ def plot_learning_curve(episodes: NDArray, cpu_seconds: NDArray, error: NDArray,
     _save(figure, path)
 
 
-def _draw_path(axis: matplotlib.axes.Axes, episodes: Episodes, n: int, size: int) -> None:
-    height, width = episodes.scenes.shape[1:3]
-    axis.imshow(episodes.scenes[n], cmap="gray")
+def _channels_last(images: NDArray, num_axes: int) -> NDArray:
+    """Matplotlib's (..., H, W, C) out of (..., C, H, W); (..., H, W) has `num_axes` axes and stays."""
+    return images if images.ndim == num_axes else np.moveaxis(images, -3, -1)
+
+
+def _draw_path(axis: matplotlib.axes.Axes, episodes: Episodes, n: int) -> None:
+    height, width = episodes.scenes.shape[-2:]
+    axis.imshow(_channels_last(episodes.scenes[n], 2), cmap="gray")
     # A pixel's centre lies at whole coordinates in the picture, and half a pixel inside in the scene.
     points = (episodes.locations[n] + 1) / 2 * (width, height) - 0.5  # (T, 2)
-    for corners in episodes.corners[n]:
-        for scale, (left, top) in enumerate(corners):
-            side = size << scale
+    for corners, widths in zip(episodes.corners[n], episodes.widths[n], strict=True):
+        for scale, ((left, top), side) in enumerate(zip(corners, widths, strict=True)):
             colour = _BOX_COLOURS[scale % len(_BOX_COLOURS)]
             axis.add_patch(Rectangle((left - 0.5, top - 0.5), side, side, fill=False, edgecolor=colour, lw=0.6, alpha=0.7))
     axis.plot(points[:, 0], points[:, 1], color=_PATH_COLOUR, lw=1.5)

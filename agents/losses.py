@@ -6,31 +6,51 @@ T is the number of steps of a rollout, N the number of environments.
 from __future__ import annotations
 
 import numpy as np
+import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
 
-def discounted_returns(
+def advantages_and_returns(
     rewards: NDArray[np.floating],
+    values: NDArray[np.floating],
     dones: NDArray[np.bool_],
     last_values: NDArray[np.floating],
     gamma: float,
-) -> NDArray[np.float32]:
-    """R_t, the discounted sum of the rewards from step t to the end of its episode.
+    gae_lambda: float = 1.0,
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """How much better than expected each step went, and what was to be expected: (T, N) each.
+
+    The generalised advantages of Schulman et al. 2016. With gae_lambda=1 they are R_t - b_t, and the second is R_t, the
+    discounted sum of the rewards from step t to the end of its episode.
 
     Args:
         rewards: (T, N), the reward that followed step t.
+        values: (T, N), the baseline b_t.
         dones: (T, N), whether the episode ended at step t.
         last_values: (N,), what is still expected after the last step; it counts for the episodes that go on.
         gamma: the discount, 0 to 1.
+        gae_lambda: 1 trusts the rewards alone, 0 the next step's baseline.
     """
-    returns = np.empty(rewards.shape, np.float32)
-    following = np.asarray(last_values, np.float32)
+    advantages = np.empty(rewards.shape, np.float32)
+    following, next_values = np.zeros(rewards.shape[1], np.float32), np.asarray(last_values, np.float32)
     for step in range(len(rewards) - 1, -1, -1):
-        following = rewards[step] + gamma * following * ~dones[step]
-        returns[step] = following
-    return returns
+        goes_on = ~dones[step]
+        error = rewards[step] + gamma * next_values * goes_on - values[step]
+        following = error + gamma * gae_lambda * following * goes_on
+        advantages[step], next_values = following, values[step]
+    return advantages, advantages + values
+
+
+def clipped_loss(log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor, weights: Tensor, clip_range: float) -> Tensor:
+    """PPO's clipped surrogate (Schulman et al. 2017), averaged over the steps with weight: (T, N) each.
+
+    Where log_probs equal the old ones its gradient is that of `reinforce_loss`.
+    """
+    ratio = (log_probs - old_log_probs).exp()
+    clipped = ratio.clamp(1 - clip_range, 1 + clip_range)
+    return -_mean(torch.minimum(ratio * advantages, clipped * advantages), weights)
 
 
 def reinforce_loss(log_probs: Tensor, advantages: Tensor, weights: Tensor) -> Tensor:

@@ -26,10 +26,10 @@ class GlimpseNetwork(nn.Module):
     h_g = Rect(Linear(rho)), h_l = Rect(Linear(l)), g = Rect(Linear(h_g) + Linear(h_l)).
     """
 
-    def __init__(self, num_pixels: int, hidden_size: int = 128, output_size: int = 256) -> None:
+    def __init__(self, num_pixels: int, where_size: int = 2, hidden_size: int = 128, output_size: int = 256) -> None:
         super().__init__()
         self.what = nn.Linear(num_pixels, hidden_size)
-        self.where = nn.Linear(2, hidden_size)
+        self.where = nn.Linear(where_size, hidden_size)
         # One matrix for both: Linear(h_g) + Linear(h_l) = Linear([h_g, h_l]).
         self.both = nn.Linear(2 * hidden_size, output_size)
         for layer in (self.what, self.where, self.both):
@@ -71,6 +71,12 @@ class LSTMCore(nn.Module):
         super().__init__()
         self.hidden_size = hidden_size
         self.cell = nn.LSTMCell(input_size, hidden_size)
+        nn.init.orthogonal_(self.cell.weight_ih)
+        nn.init.orthogonal_(self.cell.weight_hh)
+        with torch.no_grad():
+            self.cell.bias_ih.zero_()
+            self.cell.bias_hh.zero_()
+            self.cell.bias_ih[hidden_size : 2 * hidden_size] = 1.0  # The forget gates start open.
 
     def forward(self, inputs: Tensor, state: State) -> tuple[Tensor, State]:
         hidden, memory = self.cell(inputs, (state[0], state[1]))  # (N, H) each

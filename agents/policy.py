@@ -15,17 +15,18 @@ from torch import Tensor, nn
 
 from agents.distributions import sample_choice, sample_location
 from agents.networks import CORES, GlimpseNetwork, State
+from agents.vec_env import ScoresBox
 
 SCAN_START = 0.1  # Standard deviation of the first offsets, before the gain.
 SCAN_GAIN = 2.5  # Offsets move by this many learning rates at a step of Adam.
 
 
-class StepOutput(NamedTuple):
-    """What the model makes of one glimpse."""
+class Outputs(NamedTuple):
+    """What the model makes of glimpses: of one for each environment (N, ...), or of T for each (T, N, ...)."""
 
-    location_mean: Tensor  # (N, 2), where to look next
-    logits: Tensor  # (N, K), scores of the classes or moves
-    value: Tensor  # (N,), the baseline b_t
+    location_mean: Tensor  # (..., 2), where to look next
+    logits: tuple[Tensor, ...]  # P of (..., K), scores of the classes or moves, then of each choice about how to look
+    value: Tensor  # (...), the baseline b_t
     state: State  # for the next step
 
 
@@ -37,12 +38,14 @@ class RAMPolicy(BasePolicy):
 
     - the class head's loss flows into the core and the glimpse network, back through all steps;
     - the baseline head sees h_t detached: it trains itself alone;
-    - the location head sees h_t detached too, unless `location_gradient="full"` lets REINFORCE shape core and glimpse network;
+    - the location head (and with it the head of "stop" and "zoom", where there are such) sees h_t detached too;
+      `location_gradient="full"` lets REINFORCE shape core and glimpse network, `baseline_gradient="full"` the baseline;
     - a location reaches the next step as an observation, never as a graph: nothing flows through the retina.
 
     Args:
-        observation_space: a Dict of "glimpse" (k, g, g) and "location" (2,).
-        action_space: a Box (2 + K,): location, then K scores of which the environment takes the highest.
+        observation_space: a Dict of "glimpse" (k, g, g), or (k, C, g, g), "location" (2,) and perhaps "zoom" (Z,).
+        action_space: a Box (2 + K,): location, then K scores of which the environment takes the highest. A `ScoresBox` may have
+            more choices than one.
         lr_schedule: the learning rate by remaining progress (1 to 0).
         core: "relu" (classification) or "lstm" (games).
         hidden_size: units of h_g and h_l each.
@@ -54,8 +57,8 @@ class RAMPolicy(BasePolicy):
         scan_steps: for so many steps of an episode the location's mean has a learned offset of its own, a path that the eye
             takes whatever it sees; Linear(h_t) bends it. 0 is the paper's model. The offset is learned from all images together,
             so that a useful path is found long before h_t tells places apart.
-        location_gradient: "head" or "full", see above.
-        glimpse_mean, glimpse_std: glimpses enter the network as (glimpse - mean) / std.
+        location_gradient, baseline_gradient: "head" or "full", see above.
+        glimpse_mean, glimpse_std: glimpses enter the network as (glimpse - mean) / std; a number each, or one for each scale.
         optimizer_class: a torch optimizer.
         optimizer_kwargs: its arguments but the learning rate; by default the fused variant where there is one.
 
@@ -76,8 +79,9 @@ class RAMPolicy(BasePolicy):
         location_gain: float = 0.1,
         scan_steps: int = 0,
         location_gradient: str = "head",
-        glimpse_mean: float = 0.0,
-        glimpse_std: float = 1.0,
+        baseline_gradient: str = "head",
+        glimpse_mean: float | list[float] = 0.0,
+        glimpse_std: float | list[float] = 1.0,
         optimizer_class: type[torch.optim.Optimizer] = torch.optim.Adam,
         optimizer_kwargs: dict[str, Any] | None = None,
     ) -> None:
@@ -90,15 +94,16 @@ class RAMPolicy(BasePolicy):
             optimizer_class=optimizer_class,
             optimizer_kwargs=optimizer_kwargs,
         )
-        glimpse_shape, num_choices = _check_spaces(observation_space, action_space)
+        glimpse_shape, where_size, choices = _check_spaces(observation_space, action_space)
         if core not in CORES:
             raise ValueError(f"core must be one of {tuple(CORES)}, got {core!r}")
-        if location_gradient not in ("head", "full"):
-            raise ValueError(f'location_gradient must be "head" or "full", got {location_gradient!r}')
+        for name, reach in (("location_gradient", location_gradient), ("baseline_gradient", baseline_gradient)):
+            if reach not in ("head", "full"):
+                raise ValueError(f'{name} must be "head" or "full", got {reach!r}')
         for name, value in (
             ("location_std", location_std),
             ("location_gain", location_gain),
-            ("glimpse_std", glimpse_std),
+            ("glimpse_std", np.min(glimpse_std)),
         ):
             if not value > 0:
                 raise ValueError(f"{name} must be above 0, got {value!r}")
@@ -108,16 +113,23 @@ class RAMPolicy(BasePolicy):
             raise ValueError("use_sde is not supported: the location's width is fixed (location_std)")
         self.core_name, self.hidden_size, self.core_size = core, hidden_size, core_size
         self.location_std, self.location_gain = location_std, location_gain
-        self.scan_steps, self.location_gradient = scan_steps, location_gradient
+        self.scan_steps = scan_steps
+        self.location_gradient, self.baseline_gradient = location_gradient, baseline_gradient
         self.glimpse_mean, self.glimpse_std = glimpse_mean, glimpse_std
-        self.num_choices = num_choices
-        self._scores = 2 * np.eye(num_choices, dtype=np.float32) - 1  # (K, K), what is sent for each choice
-        self.glimpse_network = GlimpseNetwork(int(np.prod(glimpse_shape)), hidden_size, core_size)
+        self.choices = choices
+        self._mean: Tensor
+        self._std: Tensor
+        self.register_buffer("_mean", _per_scale("glimpse_mean", glimpse_mean, glimpse_shape), persistent=False)
+        self.register_buffer("_std", _per_scale("glimpse_std", glimpse_std, glimpse_shape), persistent=False)
+        first, *others = choices.values()
+        self.glimpse_network = GlimpseNetwork(int(np.prod(glimpse_shape)), where_size, hidden_size, core_size)
         self.core = CORES[core](core_size, core_size)
         self.location_head = nn.Linear(core_size, 2)
         if scan_steps > 0:
             self.scan = nn.Parameter(SCAN_START * torch.randn(scan_steps, 2))
-        self.class_head = nn.Linear(core_size, num_choices)
+        self.class_head = nn.Linear(core_size, first)
+        if others:
+            self.look_head = nn.Linear(core_size, sum(others))
         self.baseline_head = nn.Linear(core_size, 1)
         self.optimizer = self.optimizer_class(
             self.parameters(),
@@ -125,20 +137,41 @@ class RAMPolicy(BasePolicy):
             **self.optimizer_kwargs,
         )
 
-    def forward(self, obs: dict[str, Tensor], state: State) -> StepOutput:
+    def forward(self, obs: dict[str, Tensor], state: State) -> Outputs:
         """One step: obs["glimpse"] (N, k, g, g), obs["location"] (N, 2), state of (N, H) tensors."""
-        glimpse, location = obs["glimpse"], obs["location"]
-        if (self.glimpse_mean, self.glimpse_std) != (0, 1):
-            glimpse = (glimpse - self.glimpse_mean) / self.glimpse_std
-        features = self.glimpse_network(glimpse, location)  # (N, H), g_t
         *core_state, step = state
-        hidden, core_state = self.core(features, core_state)  # (N, H), h_t
+        hidden, core_state = self.core(self._features(obs), core_state)  # (N, H), h_t
+        return self._heads(hidden, step.squeeze(1), (*core_state, step + 1))
+
+    def unroll(self, obs: dict[str, Tensor], state: State, episode_starts: NDArray[np.bool_]) -> Outputs:
+        """T steps at once, with the gradient through all of them: obs of (T, N, ...), episode_starts (T, N)."""
+        features = self._features({name: part.flatten(0, 1) for name, part in obs.items()})  # (T N, H), g_t
+        hiddens, steps = [], []
+        for inputs, starts in zip(features.unflatten(0, episode_starts.shape), episode_starts, strict=True):
+            *core_state, step = self.mask_state(state, starts)
+            hidden, core_state = self.core(inputs, core_state)
+            hiddens.append(hidden)
+            steps.append(step.squeeze(1))
+            state = (*core_state, step + 1)
+        return self._heads(torch.stack(hiddens), torch.stack(steps), state)
+
+    def _features(self, obs: dict[str, Tensor]) -> Tensor:
+        glimpse = obs["glimpse"]
+        if (self.glimpse_mean, self.glimpse_std) != (0, 1):
+            glimpse = (glimpse - self._mean) / self._std
+        where = [obs[name] for name in ("location", "zoom") if name in obs]
+        return self.glimpse_network(glimpse, torch.cat(where, dim=1) if len(where) > 1 else where[0])
+
+    def _heads(self, hidden: Tensor, step: Tensor, state: State) -> Outputs:
         detached = hidden.detach()
-        mean = self.location_gain * self.location_head(hidden if self.location_gradient == "full" else detached)
+        looking = hidden if self.location_gradient == "full" else detached
+        mean = self.location_gain * self.location_head(looking)
         if self.scan_steps > 0:
-            mean = mean + SCAN_GAIN * self.scan[step.squeeze(1).clamp(max=self.scan_steps - 1)]
-        value = self.baseline_head(detached).squeeze(-1)
-        return StepOutput(mean, self.class_head(hidden), value, (*core_state, step + 1))
+            mean = mean + SCAN_GAIN * self.scan[step.clamp(max=self.scan_steps - 1)]
+        value = self.baseline_head(hidden if self.baseline_gradient == "full" else detached).squeeze(-1)
+        others = list(self.choices.values())[1:]
+        looks = self.look_head(looking).split(others, dim=-1) if others else ()
+        return Outputs(mean, (self.class_head(hidden), *looks), value, state)
 
     def initial_state(self, num_envs: int) -> State:
         """h_0 = 0 as tensors (num_envs, H), and the number of the step in the episode (num_envs, 1)."""
@@ -155,19 +188,27 @@ class RAMPolicy(BasePolicy):
         goes_on = torch.as_tensor(~episode_start, device=self.device).unsqueeze(1)
         return tuple(part * goes_on for part in state)
 
-    def act(self, output: StepOutput, greedy_location: bool = False, greedy_choice: bool = False) -> tuple[Tensor, Tensor]:
-        """Locations (N, 2), not clipped, and choices (N,): the most likely ones or samples."""
+    def act(self, output: Outputs, greedy_location: bool = False, greedy_choice: bool = False) -> tuple[Tensor, Tensor]:
+        """Locations (N, 2), not clipped, and choices (N, P): the most likely ones or samples.
+
+        `greedy_location` goes for the other choices about how to look as well.
+        """
         location = output.location_mean.detach()
         if not greedy_location:
             location = sample_location(location, self.location_std)
-        choice = output.logits.argmax(-1) if greedy_choice else sample_choice(output.logits)
-        return location, choice
+        greedy = (greedy_choice, *(greedy_location,) * (len(self.choices) - 1))
+        picked = [
+            scores.argmax(-1) if best else sample_choice(scores) for scores, best in zip(output.logits, greedy, strict=True)
+        ]
+        return location, torch.stack(picked, dim=1)
 
     def to_box(self, locations: Tensor, choices: Tensor) -> NDArray[np.float32]:
-        """Actions (N, 2 + K) for the environment: the location clipped, then 1 for the choice and -1 for the others."""
-        actions = np.empty((len(choices), 2 + self.num_choices), np.float32)
+        """Actions (N, 2 + K + ...) for the environment: the location clipped, then 1 for each choice and -1 for the others."""
+        assert self.action_space.shape is not None
+        actions = np.full((len(choices), *self.action_space.shape), -1, np.float32)
         actions[:, :2] = locations.clamp(-1, 1).cpu().numpy()
-        actions[:, 2:] = self._scores[choices.cpu().numpy()]
+        firsts = 2 + np.cumsum([0, *self.choices.values()])[:-1]
+        actions[np.arange(len(actions))[:, None], firsts + choices.cpu().numpy()] = 1
         return actions
 
     def predict(
@@ -217,6 +258,7 @@ class RAMPolicy(BasePolicy):
             "location_gain": self.location_gain,
             "scan_steps": self.scan_steps,
             "location_gradient": self.location_gradient,
+            "baseline_gradient": self.baseline_gradient,
             "glimpse_mean": self.glimpse_mean,
             "glimpse_std": self.glimpse_std,
             "optimizer_class": self.optimizer_class,
@@ -224,15 +266,26 @@ class RAMPolicy(BasePolicy):
         }
 
 
-def _check_spaces(observation_space: spaces.Space, action_space: spaces.Space) -> tuple[tuple[int, ...], int]:
-    """The shape of a glimpse and the number of choices K."""
+def _check_spaces(observation_space: spaces.Space, action_space: spaces.Space) -> tuple[tuple[int, ...], int, dict[str, int]]:
+    """The shape of a glimpse, the numbers that say where and how wide it is taken, and the choices."""
     if not isinstance(observation_space, spaces.Dict) or not {"glimpse", "location"} <= set(observation_space.spaces):
         raise ValueError(f'RAM needs a Dict observation with "glimpse" (k, g, g) and "location" (2,), got {observation_space}')
     if not isinstance(action_space, spaces.Box) or action_space.shape is None or action_space.shape[-1:] < (4,):
         raise ValueError(
             "RAM needs one Box (2 + K,) of actions, a location and K scores: make the environment with "
-            f'action_format="box", got {action_space}'
+            f'action_format="dict" or "box", got {action_space}'
         )
     shape = observation_space["glimpse"].shape
+    where_size = sum(spaces.flatdim(observation_space[name]) for name in ("location", "zoom") if name in observation_space.spaces)
     assert shape is not None
-    return shape, action_space.shape[0] - 2
+    if isinstance(action_space, ScoresBox):
+        return shape, where_size, action_space.choices
+    return shape, where_size, {"choice": action_space.shape[0] - 2}
+
+
+def _per_scale(name: str, given: float | list[float], glimpse_shape: tuple[int, ...]) -> Tensor:
+    """One number for each scale (k, 1, ...), or one for all."""
+    values = torch.as_tensor(given, dtype=torch.float32)
+    if values.shape not in ((), glimpse_shape[:1]):
+        raise ValueError(f"{name} must be a number or one for each of the {glimpse_shape[0]} scales, got {given!r}")
+    return values.reshape(-1, *(1,) * (len(glimpse_shape) - 1))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import gymnasium as gym
@@ -19,28 +18,11 @@ from stable_baselines3.common.vec_env import VecEnv, VecMonitor
 from torch import Tensor
 
 from agents.distributions import choice_entropy, choice_log_prob, location_log_prob
-from agents.losses import baseline_loss, classification_loss, discounted_returns, reinforce_loss
+from agents.losses import advantages_and_returns, baseline_loss, classification_loss, clipped_loss, reinforce_loss
 from agents.networks import State
-from agents.policy import RAMPolicy
+from agents.policy import Outputs, RAMPolicy
+from agents.rollout import Batch, Rollout, observations_of
 from agents.vec_env import BoxAction, GymnasiumVecEnv, is_location_and_choice
-
-
-@dataclass
-class Rollout:
-    """What happened in T steps of N environments. The model's outputs keep their graph: learning runs it backwards, once."""
-
-    locations: list[Tensor] = field(default_factory=list)  # T of (N, 2), as sampled: not clipped
-    location_means: list[Tensor] = field(default_factory=list)  # T of (N, 2)
-    logits: list[Tensor] = field(default_factory=list)  # T of (N, K)
-    choices: list[Tensor] = field(default_factory=list)  # T of (N,)
-    values: list[Tensor] = field(default_factory=list)  # T of (N,)
-    rewards: list[NDArray] = field(default_factory=list)  # T of (N,)
-    dones: list[NDArray] = field(default_factory=list)  # T of (N,)
-    labels: list[list[int]] = field(default_factory=list)  # T of N
-    last_values: NDArray | None = None  # (N,), the baseline after the last step
-
-    def __len__(self) -> int:
-        return len(self.rewards)
 
 
 class RAM(OnPolicyAlgorithm):
@@ -49,6 +31,10 @@ class RAM(OnPolicyAlgorithm):
     The location is learned by REINFORCE with a learned baseline. The class is learned from the labels by cross-entropy (the
     paper's hybrid loss) or, as game moves are, by REINFORCE too. `RAMPolicy` says which gradient flows where.
 
+    With `n_epochs` or `n_minibatches` above 1 the same rollout is learned from several times, and REINFORCE becomes PPO: its
+    clipped surrogate, for each part of the action on its own, of which REINFORCE is the first step. Minibatches hold whole
+    rollouts of some environments, so that the gradient flows through all steps.
+
     Args:
         policy: "RAMPolicy" or a subclass of it.
         env: an environment with the observations "glimpse" and "location", its id, an SB3 `VecEnv` or a Gymnasium vector
@@ -56,13 +42,18 @@ class RAM(OnPolicyAlgorithm):
         learning_rate: a number, or a function of the remaining progress (1 to 0).
         n_steps: steps of each environment to an update. None: until every environment has ended an episode, so whole episodes
             where they have one length.
+        n_epochs: how often a rollout is learned from.
+        n_minibatches: the parts into which its environments are split each time.
+        clip_range: how far PPO lets the probability of each part of an action go: 1 - clip_range to 1 + clip_range times.
         gamma: the discount.
+        gae_lambda: 1: advantages are R_t - b_t; below, they lean on the baseline of later steps.
+        normalize_advantage: whether the advantages of a rollout are brought to mean 0 and deviation 1.
         class_loss: "cross_entropy", with `info["label"]` and greedy choices while learning, or "reinforce", with sampled choices.
         class_loss_steps: "last" takes the cross-entropy at the end of the episode alone, as the paper does; "all" at every step.
         location_coef: the weight of the location's REINFORCE term in units of `location_std` squared. The gradient of
             log N(l | mean, std^2) grows as 1/std; in these units it is (l - mean) times the advantage for any std.
         vf_coef: the weight of the baseline's squared error.
-        ent_coef: the weight of the choice's entropy, for `class_loss="reinforce"`.
+        ent_coef: the weight of the entropy of what is chosen by REINFORCE; a number, or a function of the remaining progress.
         max_grad_norm: gradients are scaled down to at most this norm.
         stats_window_size, tensorboard_log, policy_kwargs, verbose, seed, device: as in Stable-Baselines3.
 
@@ -79,12 +70,17 @@ class RAM(OnPolicyAlgorithm):
         env: GymEnv | VectorEnv | str | None = None,
         learning_rate: float | Schedule = 1e-3,
         n_steps: int | None = None,
+        n_epochs: int = 1,
+        n_minibatches: int = 1,
+        clip_range: float = 0.2,
         gamma: float = 1.0,
+        gae_lambda: float = 1.0,
+        normalize_advantage: bool = False,
         class_loss: str = "cross_entropy",
         class_loss_steps: str = "all",
         location_coef: float = 1.0,
         vf_coef: float = 0.5,
-        ent_coef: float = 0.0,
+        ent_coef: float | Schedule = 0.0,
         max_grad_norm: float = 5.0,
         stats_window_size: int = 100,
         tensorboard_log: str | None = None,
@@ -100,10 +96,17 @@ class RAM(OnPolicyAlgorithm):
             raise ValueError(f'class_loss_steps must be "all" or "last", got {class_loss_steps!r}')
         if n_steps is not None and n_steps < 1:
             raise ValueError(f"n_steps must be at least 1 or None, got {n_steps!r}")
+        for name, value in (("n_epochs", n_epochs), ("n_minibatches", n_minibatches)):
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value!r}")
+        if not 0 < clip_range < 1:
+            raise ValueError(f"clip_range must lie between 0 and 1, got {clip_range!r}")
         if isinstance(env, str):
             env = gym.make(env)  # SB3 would insist on a render mode.
         self.class_loss, self.class_loss_steps = class_loss, class_loss_steps
         self.location_coef = location_coef
+        self.n_epochs, self.n_minibatches, self.clip_range = n_epochs, n_minibatches, clip_range
+        self.normalize_advantage = normalize_advantage
         self._state: State | None = None
         super().__init__(
             policy=policy,  # type: ignore[arg-type]
@@ -111,8 +114,8 @@ class RAM(OnPolicyAlgorithm):
             learning_rate=learning_rate,
             n_steps=n_steps,  # type: ignore[arg-type]
             gamma=gamma,
-            gae_lambda=1.0,
-            ent_coef=ent_coef,
+            gae_lambda=gae_lambda,
+            ent_coef=ent_coef,  # type: ignore[arg-type]
             vf_coef=vf_coef,
             max_grad_norm=max_grad_norm,
             use_sde=False,
@@ -163,7 +166,7 @@ class RAM(OnPolicyAlgorithm):
         rollout_buffer: Any,
         n_rollout_steps: int | None,
     ) -> bool:
-        """Act for `n_rollout_steps` steps (None: until every environment has ended an episode) and keep the graph.
+        """Act for `n_rollout_steps` steps (None: until every environment has ended an episode).
 
         Returns:
             False where a callback stopped it; the episodes under way are then forgotten.
@@ -171,26 +174,27 @@ class RAM(OnPolicyAlgorithm):
         assert self._last_obs is not None and self._last_episode_starts is not None
         self.policy.set_training_mode(True)
         rollout = self.rollout_buffer = Rollout()  # type: ignore[assignment]
+        rollout.first_state = self.policy.mask_state(self._state, self._last_episode_starts)
         has_ended = np.zeros(env.num_envs, np.bool_)
         callback.on_rollout_start()
         while not (has_ended.all() if n_rollout_steps is None else len(rollout) == n_rollout_steps):
-            obs = obs_as_tensor(self._last_obs, self.device)  # type: ignore[arg-type]
-            output = self.policy(obs, self.policy.mask_state(self._state, self._last_episode_starts))
-            greedy = self.class_loss == "cross_entropy"
-            locations, choices = self.policy.act(output, greedy_choice=greedy)
-            actions = self.policy.to_box(locations, choices)
-            new_obs, rewards, dones, infos = env.step(actions)
+            obs: Any = obs_as_tensor(self._last_obs, self.device)  # type: ignore[arg-type]
+            with torch.set_grad_enabled(self._keeps_graph):
+                output = self.policy(obs, self.policy.mask_state(self._state, self._last_episode_starts))
+            locations, choices = self.policy.act(output, greedy_choice=self.class_loss == "cross_entropy")
+            new_obs, rewards, dones, infos = env.step(self.policy.to_box(locations, choices))
             self.num_timesteps += env.num_envs
             callback.update_locals(locals())
             if not callback.on_step():
                 self._last_obs = self._state = None
                 return False
             self._update_info_buffer(infos, dones)
+            if not self._keeps_graph:
+                rollout.observations.append(obs)
+                rollout.episode_starts.append(self._last_episode_starts)
+            rollout.outputs.append(output)
             rollout.locations.append(locations)
-            rollout.location_means.append(output.location_mean)
-            rollout.logits.append(output.logits)
             rollout.choices.append(choices)
-            rollout.values.append(output.value)
             rollout.rewards.append(rewards)
             rollout.dones.append(dones)
             if self.class_loss == "cross_entropy":
@@ -204,51 +208,94 @@ class RAM(OnPolicyAlgorithm):
         callback.on_rollout_end()
         return True
 
+    @property
+    def _keeps_graph(self) -> bool:
+        """Whether a rollout is learned from once only: then what was computed while acting serves for learning too."""
+        return self.n_epochs * self.n_minibatches == 1
+
     def train(self) -> None:
-        """One gradient step on the rollout."""
+        """Learn from the rollout: one gradient step for each minibatch of each epoch."""
         rollout: Rollout = self.rollout_buffer  # type: ignore[assignment]
         self._update_learning_rate(self.policy.optimizer)
-        losses = self._losses(rollout)
+        outputs = rollout.stacked_outputs()
+        batch = self._batch(rollout, outputs)
+        if self._keeps_graph:
+            logs = [self._update(batch, outputs)]
+        else:
+            num_envs, logs = batch.returns.shape[1], []
+            for _ in range(self.n_epochs):
+                for envs in np.array_split(torch.randperm(num_envs).numpy(), min(self.n_minibatches, num_envs)):
+                    logs.append(self._update(batch.of(envs), self.policy.unroll(*observations_of(rollout, envs))))
+        self._n_updates += len(logs)
+        self.rollout_buffer = Rollout()  # type: ignore[assignment]
+        for name in logs[0]:
+            self.logger.record(f"train/{name}", float(np.mean([log[name] for log in logs])))
+        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+
+    def _update(self, batch: Batch, outputs: Outputs) -> dict[str, float]:
+        """One gradient step; returns what to log."""
+        losses = self._losses(batch, outputs)
         loss = sum(losses.values(), torch.zeros((), device=self.device))
         self.policy.optimizer.zero_grad()
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm)
         self.policy.optimizer.step()
-        self._n_updates += 1
-        self.rollout_buffer = Rollout()  # type: ignore[assignment]
-        for name, part in losses.items():
-            self.logger.record(f"train/{name}", part.item())
-        self.logger.record("train/loss", loss.item())
-        self.logger.record("train/grad_norm", norm.item())
-        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+        return {**{name: part.item() for name, part in losses.items()}, "loss": loss.item(), "grad_norm": norm.item()}
 
-    def _losses(self, rollout: Rollout) -> dict[str, Tensor]:
-        """The terms of the loss, weighted."""
-        dones = np.stack(rollout.dones)  # (T, N)
+    def _batch(self, rollout: Rollout, outputs: Outputs) -> Batch:
         assert rollout.last_values is not None
-        returns = self._tensor(discounted_returns(np.stack(rollout.rewards), dones, rollout.last_values, self.gamma))  # (T, N)
-        values = torch.stack(rollout.values)  # (T, N), b_t
-        logits = torch.stack(rollout.logits)  # (T, N, K)
-        advantages = returns - values.detach()
-        # Nobody looks at the location that the last step of an episode names: only noise could be learned from it.
+        dones = np.stack(rollout.dones)  # (T, N)
+        values = outputs.value.detach().cpu().numpy()  # (T, N), b_t
+        advantages, returns = advantages_and_returns(
+            np.stack(rollout.rewards), values, dones, rollout.last_values, self.gamma, self.gae_lambda
+        )
+        if self.normalize_advantage:
+            advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+        locations, choices = torch.stack(rollout.locations), torch.stack(rollout.choices)
+        labels = self._tensor(np.array(rollout.labels)) if rollout.labels else None
         looked_at = self._tensor(~dones).float()
-        std = self.policy.location_std
-        location_log_probs = location_log_prob(torch.stack(rollout.locations), torch.stack(rollout.location_means), std)  # (T, N)
-        location_loss = reinforce_loss(location_log_probs, advantages, looked_at)
+        old_log_probs = self._log_probs(outputs, locations, choices).detach()
+        return Batch(locations, choices, self._tensor(advantages), self._tensor(returns), looked_at, labels, old_log_probs)
+
+    def _log_probs(self, outputs: Outputs, locations: Tensor, choices: Tensor) -> Tensor:
+        """(T, N, 1 + P): log-probabilities of the location and of each choice."""
+        location = location_log_prob(locations, outputs.location_mean, self.policy.location_std)
+        parts = [choice_log_prob(choice, logits) for choice, logits in zip(choices.unbind(-1), outputs.logits, strict=True)]
+        return torch.stack([location, *parts], dim=-1)
+
+    def _losses(self, batch: Batch, outputs: Outputs) -> dict[str, Tensor]:
+        """The terms of the loss, weighted."""
+
+        def policy_loss(part: int, weights: Tensor) -> Tensor:
+            if self._keeps_graph:
+                return reinforce_loss(log_probs[..., part], batch.advantages, weights)
+            old = batch.old_log_probs[..., part]
+            return clipped_loss(log_probs[..., part], old, batch.advantages, weights, self.clip_range)
+
+        log_probs = self._log_probs(outputs, batch.locations, batch.choices)
+        everywhere = torch.ones_like(batch.looked_at)
         losses = {
-            "location_loss": self.location_coef * std**2 * location_loss,
-            "baseline_loss": self.vf_coef * baseline_loss(values, returns),
+            "location_loss": self.location_coef * self.policy.location_std**2 * policy_loss(0, batch.looked_at),
+            "baseline_loss": self.vf_coef * baseline_loss(outputs.value, batch.returns),
         }
+        names, chosen_by_reward = list(self.policy.choices), outputs.logits
         if self.class_loss == "cross_entropy":
-            counts = torch.ones_like(looked_at) if self.class_loss_steps == "all" else 1 - looked_at
-            labels = self._tensor(np.array(rollout.labels))
-            losses["class_loss"] = classification_loss(logits, labels, counts)
+            assert batch.labels is not None
+            counts = everywhere if self.class_loss_steps == "all" else 1 - batch.looked_at
+            losses["class_loss"] = classification_loss(outputs.logits[0], batch.labels, counts)
+            chosen_by_reward = outputs.logits[1:]
         else:
-            everywhere = torch.ones_like(looked_at)
-            log_probs = choice_log_prob(torch.stack(rollout.choices), logits)
-            losses["class_loss"] = reinforce_loss(log_probs, advantages, everywhere)
-            losses["entropy_loss"] = -self.ent_coef * choice_entropy(logits).mean()
+            losses["class_loss"] = policy_loss(1, everywhere)
+        for part, name in enumerate(names[1:], start=2):
+            losses[f"{name}_loss"] = policy_loss(part, everywhere if name == "stop" else batch.looked_at)
+        if chosen_by_reward:
+            entropy = torch.stack([choice_entropy(logits).mean() for logits in chosen_by_reward]).sum()
+            losses["entropy_loss"] = -self._entropy_weight() * entropy
         return losses
+
+    def _entropy_weight(self) -> float:
+        weight: Any = self.ent_coef
+        return weight(self._current_progress_remaining) if callable(weight) else weight
 
     def _update_info_buffer(self, infos: list[dict[str, Any]], dones: NDArray | None = None) -> None:
         if dones is None or dones.any():  # Between, there is nothing to be found.

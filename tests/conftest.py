@@ -7,6 +7,7 @@ import gymnasium as gym
 import pytest
 
 import ram_envs
+from ram_envs.actions import ACTION_FORMATS
 from ram_envs.datasets import DATA_FOLDER_VARIABLE
 
 if importlib.util.find_spec("torch"):
@@ -18,14 +19,20 @@ if importlib.util.find_spec("torch"):
 DATASET = "mnist" if os.environ.get(DATA_FOLDER_VARIABLE) else "mnist-5k"
 
 
+def options(env_id, kwargs):
+    """The options, and the tests' data where there are images."""
+    has_images = ram_envs.ENVIRONMENTS[env_id]["task"] == "classification"
+    return {"dataset": DATASET, **kwargs} if has_images else kwargs
+
+
 def make(env_id="GlimpseMNIST-v0", **kwargs):
     """A single environment on the tests' data."""
-    return gym.make(env_id, **{"dataset": DATASET, **kwargs})
+    return gym.make(env_id, **options(env_id, kwargs))
 
 
 def make_vec(num_envs, env_id="GlimpseMNIST-v0", **kwargs):
     """A vector environment on the tests' data."""
-    return gym.make_vec(env_id, num_envs=num_envs, **{"dataset": DATASET, **kwargs})
+    return gym.make_vec(env_id, num_envs=num_envs, **options(env_id, kwargs))
 
 
 @pytest.fixture(params=list(ram_envs.ENVIRONMENTS))
@@ -34,7 +41,23 @@ def env_id(request):
     return request.param
 
 
-@pytest.fixture(params=["dict", "box"])
+@pytest.fixture(params=list(ACTION_FORMATS))
 def action_format(request):
     """Each format of actions."""
+    return request.param
+
+
+# Every id in every format of actions, and what changes the actions or the observations.
+FORMS = [
+    *((env_id, {"action_format": form}) for env_id in ram_envs.ENVIRONMENTS if env_id != "Catch-v0" for form in ACTION_FORMATS),
+    ("Catch-v0", {}),
+    *(("GlimpseMNIST-v0", {"stop_action": True, "glimpse_cost": 0.1, "action_format": form}) for form in ACTION_FORMATS),
+    *(("GlimpseMNIST-v0", {"zoom_action": True, "stop_action": True, "action_format": form}) for form in ACTION_FORMATS),
+    ("GlimpseCatch-v0", {"zoom_action": True, "paddle_start": "random", "initial_location": "random"}),
+]
+
+
+@pytest.fixture(params=FORMS, ids=lambda form: "-".join([form[0], *(f"{name}={value}" for name, value in form[1].items())]))
+def form(request):
+    """Each registered id with options."""
     return request.param

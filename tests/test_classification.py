@@ -118,23 +118,14 @@ def test_evaluation_does_not_depend_on_seed_or_number_of_environments():
     np.testing.assert_array_equal(first["glimpse"][:5], second["glimpse"])
 
 
-def test_state_can_be_taken_up_again():
-    settings = {"image_order": "shuffled", "autoreset_mode": "SameStep"}
-    envs = make_vec(6, **settings)
-    envs.reset(seed=1)
-    envs.action_space.seed(0)
-    actions = [envs.action_space.sample() for _ in range(30)]
-    for action in actions[:10]:
-        envs.step(action)
-    state = envs.get_state()
-    after = [envs.step(action) for action in actions[10:]]
-    other = make_vec(6, **settings)
-    other.set_state(state)
-    for action, expected in zip(actions[10:], after, strict=True):
-        obs, reward, *_, info = other.step(action)
-        np.testing.assert_array_equal(obs["glimpse"], expected[0]["glimpse"])
-        np.testing.assert_array_equal(reward, expected[1])
-        np.testing.assert_array_equal(info["index"], expected[4]["index"])
+def test_shuffled_passes_can_be_taken_up_again():
+    settings = {"image_order": "shuffled", "autoreset_mode": "SameStep", "num_glimpses": 1}
+    envs, other = make_vec(6, **settings), make_vec(6, **settings)
+    envs.reset(seed=1), other.reset(seed=2)
+    other.unwrapped.set_state(envs.unwrapped.get_state())
+    for _ in range(5):
+        action = envs.action_space.sample()
+        np.testing.assert_array_equal(envs.step(action)[4]["index"], other.step(action)[4]["index"])
 
 
 @pytest.mark.parametrize(

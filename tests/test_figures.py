@@ -6,7 +6,7 @@ pytest.importorskip("matplotlib")
 from matplotlib.image import imread
 
 from agents.figures import Episodes, plot_glimpses, plot_learning_curve
-from ram_envs import glimpses, patch_corners
+from ram_envs import Retina, glimpses
 
 
 def make_episodes(num_images, num_scales):
@@ -15,8 +15,8 @@ def make_episodes(num_images, num_scales):
     locations = rng.uniform(-1, 1, (num_images, 3, 2)).astype(np.float32)
     retina = {"glimpse_size": 4, "num_scales": num_scales}
     seen = np.stack([glimpses(scenes, locations[:, t], **retina) for t in range(3)], axis=1)
-    corners = np.stack([patch_corners(path, (20, 30), **retina) for path in locations])
-    return Episodes(scenes, locations, corners, seen, ["1"] * num_images, ["1", *["7"] * (num_images - 1)])
+    corners, widths = map(np.stack, zip(*(Retina((20, 30), **retina).corners(path) for path in locations), strict=True))
+    return Episodes(scenes, locations, corners, widths, seen, ["1"] * num_images, ["1", *["7"] * (num_images - 1)])
 
 
 @pytest.mark.parametrize(("num_images", "num_scales"), [(1, 1), (3, 3)])

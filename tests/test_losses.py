@@ -12,15 +12,17 @@ from agents.distributions import (
     sample_choice,
     sample_location,
 )
-from agents.losses import baseline_loss, classification_loss, discounted_returns, reinforce_loss
+from agents.losses import advantages_and_returns, baseline_loss, classification_loss, clipped_loss, reinforce_loss
 
 
 def test_returns_by_hand():
     rewards = np.array([[0, 1], [2, 0], [4, 8]], float)
+    values = np.array([[1, 0], [0, 3], [2, 5]], float)
     dones = np.array([[False, True], [False, False], [True, False]])
     # First: one episode of three steps. Second: one of a single step, then one that goes on after the rollout.
-    returns = discounted_returns(rewards, dones, np.array([100.0, 100.0]), gamma=0.5)
+    advantages, returns = advantages_and_returns(rewards, values, dones, np.array([100.0, 100.0]), gamma=0.5)
     np.testing.assert_allclose(returns, [[2, 1], [4, 29], [4, 58]])
+    np.testing.assert_allclose(advantages, [[1, 1], [4, 26], [2, 53]])
 
 
 def test_returns_of_a_final_reward_are_that_reward():
@@ -28,7 +30,19 @@ def test_returns_of_a_final_reward_are_that_reward():
     rewards[-1] = [1, 0]
     dones = np.zeros((4, 2), bool)
     dones[-1] = True
-    np.testing.assert_array_equal(discounted_returns(rewards, dones, np.full(2, 9.0), 1.0), [[1, 0]] * 4)
+    _, returns = advantages_and_returns(rewards, np.full((4, 2), 0.25), dones, np.full(2, 9.0), 1.0)
+    np.testing.assert_array_equal(returns, [[1, 0]] * 4)
+
+
+def test_generalised_advantages_by_hand():
+    rewards, values = np.array([[0.0], [1.0], [2.0]]), np.array([[0.5], [0.25], [1.0]])
+    dones = np.array([[False], [True], [False]])
+    advantages, returns = advantages_and_returns(rewards, values, dones, np.array([4.0]), gamma=0.5, gae_lambda=0.5)
+    # Errors: 0 + 0.5 * 0.25 - 0.5 = -0.375; 1 - 0.25 = 0.75 (the end); 2 + 0.5 * 4 - 1 = 3.
+    np.testing.assert_allclose(advantages, [[-0.375 + 0.25 * 0.75], [0.75], [3.0]])
+    np.testing.assert_allclose(returns, advantages + values)
+    one_step, _ = advantages_and_returns(rewards, values, dones, np.array([4.0]), gamma=0.5, gae_lambda=0.0)
+    np.testing.assert_allclose(one_step, [[-0.375], [0.75], [3.0]])
 
 
 def test_reinforce_by_hand():
@@ -40,6 +54,28 @@ def test_reinforce_by_hand():
     loss.backward()
     np.testing.assert_allclose(log_probs.grad, [[-1 / 3, -0.5 / 3], [1 / 3, 0]], rtol=1e-6)
     assert advantages.grad is None
+
+
+def test_clipped_loss_by_hand():
+    old = torch.log(torch.tensor([[0.5, 0.5, 0.5, 0.5]]))
+    new = torch.log(torch.tensor([[0.9, 0.9, 0.1, 0.1]])).requires_grad_()  # Ratios 1.8 and 0.2.
+    advantages, weights = torch.tensor([[1.0, -1.0, 1.0, -1.0]]), torch.ones(1, 4)
+    loss = clipped_loss(new, old, advantages, weights, clip_range=0.2)
+    assert loss.item() == pytest.approx(-(1.2 - 1.8 + 0.2 - 0.8) / 4)
+    loss.backward()
+    # No gradient where the ratio has gone far enough already; elsewhere -advantage * ratio / 4.
+    np.testing.assert_allclose(new.grad, [[0, 1.8 / 4, -0.2 / 4, 0]], rtol=1e-5)
+
+
+def test_clipped_loss_begins_as_reinforce():
+    new = torch.tensor([[-1.0, -2.0, -0.3]], requires_grad=True)
+    advantages, weights = torch.tensor([[1.0, -0.5, 2.0]]), torch.tensor([[1.0, 1.0, 0.0]])
+    grads = []
+    for loss in (clipped_loss(new, new.detach(), advantages, weights, 0.2), reinforce_loss(new, advantages, weights)):
+        new.grad = None
+        loss.backward()
+        grads.append(new.grad)
+    torch.testing.assert_close(grads[0], grads[1])
 
 
 def test_losses_over_nothing_are_zero():

@@ -7,6 +7,7 @@ from gymnasium import spaces
 
 from agents.networks import CORES, GlimpseNetwork
 from agents.policy import RAMPolicy
+from agents.vec_env import ScoresBox
 
 OBSERVATIONS = spaces.Dict({"glimpse": spaces.Box(0, 1, (3, 4, 4)), "location": spaces.Box(-1, 1, (2,))})
 ACTIONS = spaces.Box(-1, 1, (2 + 5,))
@@ -54,7 +55,7 @@ def test_the_papers_sizes():
 
 
 def test_glimpse_network_is_the_papers_formula():
-    network = GlimpseNetwork(48, 16, 8)
+    network = GlimpseNetwork(48, 2, 16, 8)
     obs = tensors(observe(3))
     h_g = torch.relu(network.what(obs["glimpse"].reshape(3, 48)))
     h_l = torch.relu(network.where(obs["location"]))
@@ -80,7 +81,7 @@ def test_where_the_gradients_flow(core):
         output = policy(tensors(observe(4, step)), state)
         state = output.state
     below = {"glimpse_network", "core"}
-    assert gradients(output.logits.logsumexp(-1).sum(), policy) == {"class_head"} | below
+    assert gradients(output.logits[0].logsumexp(-1).sum(), policy) == {"class_head"} | below
     assert gradients(output.value.sum(), policy) == {"baseline_head"}
     assert gradients(output.location_mean.sum(), policy) == {"location_head"}
 
@@ -100,7 +101,7 @@ def test_the_last_loss_reaches_the_first_glimpse():
     for step in range(1, 4):
         output = policy(tensors(observe(2, step)), state)
         state = output.state
-    output.logits[:, 0].sum().backward()
+    output.logits[0][:, 0].sum().backward()
     assert first["glimpse"].grad.abs().sum() > 0
 
 
@@ -116,7 +117,7 @@ def test_predict_step_by_step(core):
         output = policy(tensors(obs), tracked)
         tracked = output.state
         np.testing.assert_allclose(actions[:, :2], output.location_mean.clamp(-1, 1).detach(), rtol=1e-5)
-        assert (actions[:, 2:].argmax(1) == output.logits.argmax(1).numpy()).all()
+        assert (actions[:, 2:].argmax(1) == output.logits[0].argmax(1).numpy()).all()
         assert sorted(set(actions[:, 2:].ravel())) == [-1, 1]
         assert ACTIONS.contains(actions[0])
         assert [part.shape for part in state] == [(3, 256)] * policy.core.num_states + [(3, 1)]
@@ -173,7 +174,60 @@ def test_glimpses_are_normalised():
     obs = tensors(observe(3))
     shifted = {**obs, "glimpse": (obs["glimpse"] - 0.5) / 0.25}
     state = plain.initial_state(3)
-    torch.testing.assert_close(normalised(obs, state).logits, plain(shifted, state).logits)
+    torch.testing.assert_close(normalised(obs, state).logits[0], plain(shifted, state).logits[0])
+
+
+def test_each_scale_is_normalised_by_its_own():
+    plain, normalised = make_policy(), make_policy(glimpse_mean=[0, 0.5, 0], glimpse_std=[1, 0.25, 0.1])
+    obs = tensors(observe(3))
+    scaled = obs["glimpse"].clone()
+    scaled[:, 1] = (scaled[:, 1] - 0.5) / 0.25
+    scaled[:, 2] /= 0.1
+    state = plain.initial_state(3)
+    torch.testing.assert_close(normalised(obs, state).logits[0], plain({**obs, "glimpse": scaled}, state).logits[0])
+    with pytest.raises(ValueError, match="glimpse_std must be a number or one for each of the 3 scales"):
+        make_policy(glimpse_std=[1.0, 2.0])
+
+
+@pytest.mark.parametrize("core", CORES)
+def test_unrolling_equals_stepping(core):
+    policy = make_policy(core=core, scan_steps=3)
+    obs = [tensors(observe(4, step)) for step in range(6)]
+    starts = np.zeros((6, 4), bool)
+    starts[0], starts[3, 1], starts[5] = True, True, True
+    state, outputs = policy.initial_state(4), []
+    first = state
+    for step in range(6):
+        outputs.append(policy(obs[step], policy.mask_state(state, starts[step])))
+        state = outputs[-1].state
+    unrolled = policy.unroll({name: torch.stack([one[name] for one in obs]) for name in obs[0]}, first, starts)
+    torch.testing.assert_close(unrolled.location_mean, torch.stack([one.location_mean for one in outputs]))
+    torch.testing.assert_close(unrolled.logits[0], torch.stack([one.logits[0] for one in outputs]))
+    torch.testing.assert_close(unrolled.value, torch.stack([one.value for one in outputs]))
+    torch.testing.assert_close(unrolled.state, outputs[-1].state)
+
+
+def test_stop_and_zoom_have_scores_of_their_own():
+    observations = spaces.Dict({**OBSERVATIONS.spaces, "zoom": spaces.Box(0, 1, (3,))})
+    actions = ScoresBox({"class": 5, "stop": 2, "zoom": 3})
+    policy = RAMPolicy(observations, actions, lambda _: 1e-3)
+    obs = {**observe(50), "zoom": np.eye(3, dtype=np.float32)[np.arange(50) % 3]}
+    output = policy(tensors(obs), policy.initial_state(50))
+    assert [part.shape for part in output.logits] == [(50, 5), (50, 2), (50, 3)]
+    chosen, _ = policy.predict(obs, deterministic=True)
+    for part, first in zip(output.logits, (2, 7, 9), strict=True):
+        assert (chosen[:, first : first + part.shape[1]].argmax(1) == part.argmax(1).numpy()).all()
+    assert (chosen[:, 2:] == 1).sum(axis=1).tolist() == [3] * 50
+    assert gradients(output.logits[1].sum() + output.logits[2].sum(), policy) == set()  # The head of how to look alone.
+    assert policy.look_head.weight.grad.abs().sum() > 0
+    other = {**obs, "zoom": np.roll(obs["zoom"], 1, axis=1)}  # The network knows how wide it looked.
+    assert (policy(tensors(other), policy.initial_state(50)).value != output.value).all()
+
+
+def test_baseline_gradient_full_reaches_core_and_glimpse_network():
+    policy = make_policy(baseline_gradient="full")
+    output = policy(tensors(observe(4)), policy.initial_state(4))
+    assert gradients(output.value.sum(), policy) == {"baseline_head", "core", "glimpse_network"}
 
 
 def test_saves_and_loads(tmp_path):
@@ -199,6 +253,7 @@ def test_any_optimizer(optimizer):
         ({"location_std": 0}, "location_std must be above 0"),
         ({"location_gain": -1}, "location_gain must be above 0"),
         ({"location_gradient": "none"}, "location_gradient must be"),
+        ({"baseline_gradient": "none"}, "baseline_gradient must be"),
         ({"use_sde": True}, "use_sde"),
         ({"scan_steps": -1}, "scan_steps must be at least 0"),
     ],
@@ -211,5 +266,5 @@ def test_bad_arguments_are_named(kwargs, message):
 def test_spaces_that_do_not_fit_are_named():
     with pytest.raises(ValueError, match='"glimpse" \\(k, g, g\\)'):
         RAMPolicy(spaces.Box(0, 1, (4,)), ACTIONS, lambda _: 1e-3)
-    with pytest.raises(ValueError, match='action_format="box"'):
+    with pytest.raises(ValueError, match='action_format="dict" or "box"'):
         RAMPolicy(OBSERVATIONS, spaces.Discrete(4), lambda _: 1e-3)

@@ -13,6 +13,7 @@ from stable_baselines3.common.logger import configure
 from stable_baselines3.common.utils import LinearSchedule
 
 from agents import RAM, make_vec_env
+from agents.rollout import observations_of
 
 T = 4
 
@@ -32,6 +33,12 @@ def weights(model):
 
 def changed(before, model):
     return {name.split(".")[0] for name, p in model.policy.named_parameters() if (p != before[name]).any()}
+
+
+def losses_of(model):
+    """The losses of the rollout just collected."""
+    outputs = model.rollout_buffer.stacked_outputs()
+    return model._losses(model._batch(model.rollout_buffer, outputs), outputs)
 
 
 def test_learns_to_classify():
@@ -59,9 +66,9 @@ def test_the_location_term_alone_trains_the_location_network():
     model.learn(16 * T * 4)
     losses = None
 
-    def capture(rollout, compute=model._losses):
+    def capture(batch, outputs, compute=model._losses):
         nonlocal losses
-        losses = compute(rollout)
+        losses = compute(batch, outputs)
         return losses
 
     model._losses = capture
@@ -69,7 +76,7 @@ def test_the_location_term_alone_trains_the_location_network():
     model.policy.zero_grad()
     # The graph is gone after learning: what it trained shows in a fresh one.
     model.collect_rollouts(model.env, model._init_callback(None), model.rollout_buffer, None)
-    model._losses(model.rollout_buffer)["location_loss"].backward()
+    losses_of(model)["location_loss"].backward()
     trained = {n.split(".")[0] for n, p in model.policy.named_parameters() if p.grad is not None and p.grad.any()}
     assert trained == {"location_head"}
     assert set(losses) == {"location_loss", "baseline_loss", "class_loss"}
@@ -89,10 +96,10 @@ def test_cross_entropy_at_the_last_step_alone_is_the_papers():
         model._setup_learn(10**6)
         model.collect_rollouts(model.env, model._init_callback(None), model.rollout_buffer, None)
         rollout = model.rollout_buffer
-        logits = torch.stack(rollout.logits[-counted:])
+        logits = torch.stack([output.logits[0] for output in rollout.outputs[-counted:]])
         labels = torch.as_tensor(np.array(rollout.labels[-counted:]))
         expected = torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten())
-        torch.testing.assert_close(model._losses(rollout)["class_loss"], expected)
+        torch.testing.assert_close(losses_of(model)["class_loss"], expected)
 
 
 def test_labels_are_those_of_the_images_seen():
@@ -138,7 +145,7 @@ def test_rollouts_out_of_step_are_cut_where_episodes_end():
     callback = model._init_callback(None)
     for _ in range(4):
         model.collect_rollouts(model.env, callback, model.rollout_buffer, 5)
-        assert all(torch.isfinite(loss) for loss in model._losses(model.rollout_buffer).values())
+        assert all(torch.isfinite(loss) for loss in losses_of(model).values())
         model.train()
 
 
@@ -150,11 +157,79 @@ def test_the_kept_graph_equals_a_second_run_of_the_network():
     model.policy.forward = lambda obs, state: seen.append(obs) or policy_forward(obs, state)
     model.collect_rollouts(model.env, model._init_callback(None), model.rollout_buffer, None)
     state = model.policy.initial_state(16)
-    for obs, logits, mean in zip(seen, model.rollout_buffer.logits, model.rollout_buffer.location_means, strict=True):
+    for obs, kept in zip(seen, model.rollout_buffer.outputs, strict=True):
         output = policy_forward(obs, state)
         state = output.state
-        torch.testing.assert_close(output.logits, logits)
-        torch.testing.assert_close(output.location_mean, mean)
+        torch.testing.assert_close(output.logits, kept.logits)
+        torch.testing.assert_close(output.location_mean, kept.location_mean)
+
+
+def test_one_epoch_of_ppo_is_a_step_of_reinforce():
+    """Run again over the stored rollout, the clipped surrogate gives the very gradient of the kept graph."""
+    settings = {"class_loss": "reinforce", "gae_lambda": 0.9, "normalize_advantage": True, "ent_coef": 0.01}
+    once, again = make_model(**settings), make_model(**settings, n_epochs=2, max_grad_norm=1e9)
+    grads = []
+    for model in (once, again):
+        model.set_random_seed(0)
+        model._setup_learn(10**6)
+        model.collect_rollouts(model.env, model._init_callback(None), model.rollout_buffer, None)
+        rollout, envs = model.rollout_buffer, np.arange(16)
+        batch = model._batch(rollout, rollout.stacked_outputs())
+        outputs = rollout.stacked_outputs() if model is once else model.policy.unroll(*observations_of(rollout, envs))
+        sum(model._losses(batch.of(envs), outputs).values()).backward()
+        grads.append([p.grad for p in model.policy.parameters()])
+    for one, other in zip(*grads, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("n_steps", [None, 5])
+def test_ppo_takes_a_step_for_each_minibatch_of_each_epoch(n_steps, tmp_path):
+    model = make_model(n_epochs=3, n_minibatches=2, n_steps=n_steps, class_loss="reinforce", ent_coef=LinearSchedule(0.01, 0, 1))
+    model.set_logger(configure(str(tmp_path), ["csv"]))
+    before = weights(model)
+    model.learn(16 * 20)
+    assert model._n_updates == 6 * 20 // (n_steps or T)
+    assert changed(before, model) == {"glimpse_network", "core", "location_head", "class_head", "baseline_head"}
+    model.logger.close()
+    assert model._entropy_weight() == 0.0  # At the end of its schedule.
+    model.save(tmp_path / "model.zip")
+    assert RAM.load(tmp_path / "model.zip").n_epochs == 3
+
+
+def test_learns_catch_from_the_final_reward():
+    """The smallest game: far from the 40 % or so of a paddle that moves at random."""
+    env = make_vec_env("GlimpseCatch-v0", 128, size=6, num_scales=1)
+    look = {"core": "lstm", "core_size": 64, "location_gradient": "full", "baseline_gradient": "full"}
+    ppo = {"n_epochs": 4, "n_minibatches": 2, "gae_lambda": 0.95, "normalize_advantage": True, "ent_coef": 0.01}
+    model = RAM("RAMPolicy", env, 3e-3, class_loss="reinforce", policy_kwargs=look, seed=0, device="cpu", **ppo)
+    first, _ = evaluate_policy(model, env, n_eval_episodes=500)
+    model.learn(128 * 5 * 60)
+    reward, _ = evaluate_policy(model, env, n_eval_episodes=500)
+    assert first < 0.7 < 0.9 < reward
+
+
+def test_learns_to_stop_when_looks_cost():
+    """At a price above what a look can earn, the best is to stop at once."""
+    free, dear = (
+        make_vec_env("GlimpseMNIST-v0", 64, dataset=DATASET, num_glimpses=T, stop_action=True, glimpse_cost=cost)
+        for cost in (0, 0.5)
+    )
+    lengths = []
+    for env in (free, dear):
+        model = RAM("RAMPolicy", env, 3e-3, seed=0, device="cpu", location_coef=1.0).learn(64 * 400)
+        lengths.append(np.mean(evaluate_policy(model, env, n_eval_episodes=200, return_episode_rewards=True)[1]))
+    assert lengths[1] < 1.2 < lengths[0]
+
+
+def test_learns_to_zoom():
+    """One glimpse of four pixels tells more about a digit when it is wide: the first is narrow, the second may be chosen."""
+    env = make_vec_env(
+        "GlimpseMNIST-v0", 128, dataset=DATASET, num_glimpses=2, glimpse_size=4, initial_location="center", zoom_action=True
+    )
+    model = RAM("RAMPolicy", env, 2e-3, seed=0, device="cpu").learn(128 * 2 * 250)
+    actions, _ = model.predict(env.reset(), deterministic=True)
+    obs, *_ = env.step(actions)
+    assert obs["zoom"].mean(axis=0)[0] < 0.1  # Hardly anybody stays with the narrow one.
 
 
 def test_seeds_make_runs_repeat():
@@ -262,6 +337,9 @@ def test_an_id_is_enough():
         ({"class_loss": "mse"}, "class_loss must be"),
         ({"class_loss_steps": "first"}, "class_loss_steps must be"),
         ({"n_steps": 0}, "n_steps must be"),
+        ({"n_epochs": 0}, "n_epochs must be"),
+        ({"n_minibatches": 0}, "n_minibatches must be"),
+        ({"clip_range": 0}, "clip_range must lie between"),
     ],
 )
 def test_bad_arguments_are_named(kwargs, message):

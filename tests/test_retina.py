@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from ram_envs.retina import check_retina, glimpses, patch_corners
+from ram_envs.retina import Retina, glimpses
 
 RAMP = np.arange(16, dtype=np.uint8).reshape(1, 4, 4)  # 0..15, row by row.
 
@@ -61,15 +61,18 @@ def test_scales_are_means_of_concentric_patches():
 
 @pytest.mark.parametrize("size", [1, 2, 5, 8])
 @pytest.mark.parametrize("scales", [1, 2, 3])
-def test_equals_a_plain_implementation(size, scales):
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_equals_a_plain_implementation(size, scales, dtype):
     rng = np.random.default_rng(size * 10 + scales)
     images = rng.integers(0, 256, (40, 13, 17), dtype=np.uint8)
+    images = images if dtype == np.uint8 else images / np.float32(255)
     locations = rng.uniform(-1.2, 1.2, (40, 2)).astype(np.float32)
     seen = glimpses(images, locations, glimpse_size=size, num_scales=scales)
-    corners = patch_corners(locations, (13, 17), glimpse_size=size, num_scales=scales)
+    corners, widths = Retina((13, 17), size, scales).corners(locations)
+    assert widths.tolist() == [[size * 2**scale for scale in range(scales)]] * 40
     margin = size * 2**scales
     for n in range(40):
-        padded = np.pad(images[n] / 255.0, margin)
+        padded = np.pad(images[n] / (255.0 if dtype == np.uint8 else 1.0), margin)
         for scale in range(scales):
             factor = 2**scale
             left, top = corners[n, scale] + margin
@@ -106,15 +109,60 @@ def test_bad_input_is_named():
         glimpses(RAMP, place, glimpse_size=0)
 
 
+def test_channels_are_looked_at_each_on_its_own():
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (6, 3, 9, 7), dtype=np.uint8)
+    locations = rng.uniform(-1, 1, (6, 2)).astype(np.float32)
+    seen = glimpses(images, locations, glimpse_size=3, num_scales=2)
+    assert seen.shape == (6, 2, 3, 3, 3)
+    for channel in range(3):
+        alone = glimpses(np.ascontiguousarray(images[:, channel]), locations, glimpse_size=3, num_scales=2)
+        np.testing.assert_array_equal(seen[:, :, channel], alone)
+
+
+def test_zoom_is_a_wider_retina():
+    rng = np.random.default_rng(1)
+    retina = Retina((20, 20), 3, num_scales=2, num_zooms=3)
+    scenes = retina.blank_scenes(9)
+    retina.inner(scenes)[...] = images = rng.integers(0, 256, (9, 20, 20), dtype=np.uint8)
+    locations, zooms = rng.uniform(-1, 1, (9, 2)).astype(np.float32), np.arange(9) % 3
+    seen = retina.look(scenes, locations, zooms)
+    by_scale = glimpses(images, locations, glimpse_size=3, num_scales=4)  # Zoom z, scale s is scale s + z without zoom.
+    for n in range(9):
+        np.testing.assert_array_equal(seen[n], by_scale[n, zooms[n] : zooms[n] + 2])
+    assert retina.corners(locations, zooms)[1].tolist() == [[3 * 2**z, 6 * 2**z] for z in zooms]
+
+
+def test_the_widest_patches_of_bright_images_do_not_overflow():
+    white = np.full((1, 64, 64), 255, np.uint8)  # 32 x 32 bytes to a cell: more than 16 bits can hold.
+    np.testing.assert_allclose(look(white, (0, 0), 2, scales=6)[-1], 1.0)
+
+
+def test_scenes_keep_a_margin_of_zeros():
+    retina = Retina((4, 6), 4, 2)
+    scenes = retina.blank_scenes(2)
+    assert retina.inner(scenes).shape == (2, 4, 6)
+    retina.inner(scenes)[...] = 255
+    assert scenes.sum() == 2 * 24 * 255
+    for corner in ((-1, -1), (1, 1)):  # The widest patches end within the margin.
+        seen = retina.look(scenes, np.array([corner] * 2, np.float32))
+        assert seen[0, 0].sum() == 4  # A quarter of the narrow patch is inside.
+        np.testing.assert_array_equal(seen[0], seen[1])
+
+
 @pytest.mark.parametrize("bad", [0, -1, 2.5, True, "8"])
-def test_check_retina_names_the_argument(bad):
+def test_bad_sizes_are_named(bad):
     with pytest.raises(ValueError, match="glimpse_size must be"):
-        check_retina(bad, 1, (28, 28))
+        Retina((28, 28), bad, 1)
     with pytest.raises(ValueError, match="num_scales must be"):
-        check_retina(8, bad, (28, 28))
+        Retina((28, 28), 8, bad)
+    with pytest.raises(ValueError, match="num_zooms must be"):
+        Retina((28, 28), 8, 1, bad)
 
 
-def test_check_retina_refuses_patches_far_larger_than_the_image():
-    check_retina(7, 5, (28, 28))  # 112 = 4 x 28
+def test_patches_far_larger_than_the_image_are_refused():
+    Retina((28, 28), 7, 5)  # 112 = 4 x 28
     with pytest.raises(ValueError, match="128 pixels"):
-        check_retina(8, 5, (28, 28))
+        Retina((28, 28), 8, 5)
+    with pytest.raises(ValueError, match="num_scales=4 and num_zooms=2 makes a widest patch of 128 pixels"):
+        Retina((28, 28), 8, 4, 2)

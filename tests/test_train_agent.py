@@ -1,5 +1,6 @@
 import json
 
+import imageio.v3 as imageio
 import numpy as np
 import pytest
 
@@ -9,7 +10,7 @@ import train_agent
 from agents import RAM
 from train_agent import main, parse_pairs
 
-SMALL = ["--env-kwargs", "dataset:mnist-5k", "num_glimpses:3", "--n-envs", "32", "--device", "cpu"]
+SMALL = ["--n-envs", "32", "--device", "cpu", "--env-kwargs", "dataset:mnist-5k", "num_glimpses:3"]
 STEPS = 32 * 3 * 12
 
 
@@ -32,7 +33,8 @@ def test_a_run_leaves_what_it_promises(finished):
     assert (result["dataset"], result["dataset_size"], result["test_episodes"]) == ("mnist-5k", 4000, 500)
     assert result["n_timesteps"] == STEPS
     assert result["test_error"] == pytest.approx(100 * (1 - result["success_rate"]))
-    assert result["images_per_second"] > 0
+    assert result["episodes_per_second"] > 0
+    assert result["frames_per_second"] == pytest.approx(3 * result["episodes_per_second"], rel=0.01)
     assert result["train_seconds"] > 0
     assert {"commit", "command"} <= result.keys()
     evaluations = np.load(folder / "evaluations.npz")
@@ -75,10 +77,37 @@ def test_resume_goes_on_where_a_kill_left_it(finished, tmp_path, monkeypatch):
     monkeypatch.undo()
     result = main(["--resume", "-f", str(tmp_path)])
     assert result["n_timesteps"] == STEPS
-    timed = {"train_seconds", "train_cpu_seconds", "images_per_second", "command", "commit"}
+    timed = {"train_seconds", "train_cpu_seconds", "episodes_per_second", "frames_per_second", "command", "commit"}
     assert {k: v for k, v in result.items() if k not in timed} == {k: v for k, v in unbroken.items() if k not in timed}
     with pytest.raises(FileNotFoundError, match="no unfinished run"):
         main(["--resume", "-f", str(tmp_path)])
+
+
+CATCH = ["--env", "GlimpseCatch-v0", "--env-kwargs", "size:6", "num_scales:1", "--n-envs", "32", "--device", "cpu"]
+
+
+@pytest.mark.parametrize("algo", ["ram", "ppo"])
+def test_catch_is_evaluated_on_so_many_games_and_filmed(algo, tmp_path, monkeypatch):
+    monkeypatch.setattr("agents.evaluation.GAME_EVALUATIONS", {"validation": (40, 10**6), "test": (100, 2 * 10**6)})
+    params = ["-params", "n_steps:10"]
+    result = main(["--algo", algo, "-n", "1600", "-f", str(tmp_path), *CATCH, *params])
+    folder = tmp_path / algo / "GlimpseCatch-v0_1"
+    assert result["test_episodes"] == 100
+    assert "dataset" not in result
+    assert np.load(folder / "evaluations.npz")["successes"].shape[1] == 40
+    assert imageio.improps(folder / "games.gif").shape[0] > 6 * 5  # Six games of a first picture and five steps.
+    film = tmp_path / "film.mp4"
+    shown = main(["--algo", algo, "-i", str(folder / "best_model.zip"), "--eval-only", "--record", str(film), *CATCH])
+    assert shown["test_error"] == result["test_error"]
+    assert imageio.improps(film, plugin="FFMPEG").shape[0] == shown["frames"]
+    with pytest.raises(ValueError, match=r"must end in one of \('.gif', '.mp4'\)"):
+        main(["--algo", algo, "-i", str(folder / "best_model.zip"), "--record", str(tmp_path / "film.avi"), *CATCH])
+
+
+def test_stopping_and_zooming_agents_are_drawn(tmp_path):
+    options = ["stop_action:True", "zoom_action:True", "glimpse_cost:0.1", "canvas_size:40"]
+    main(["-n", "960", "-f", str(tmp_path), *SMALL, *options, "-params", "policy_kwargs:{}"])
+    assert (tmp_path / "ram/GlimpseMNIST-v0_1/glimpses.png").stat().st_size > 10_000
 
 
 def test_minutes_and_params(tmp_path):

@@ -1,0 +1,66 @@
+"""Films of an agent at work, as its environment draws itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import imageio.v3 as imageio
+from numpy.typing import NDArray
+from stable_baselines3.common.base_class import BaseAlgorithm
+
+from agents.vec_env import BoxAction, is_location_and_choice
+
+HOLD_SECONDS = 1.0  # The last picture of an episode stays so long.
+FORMATS = (".gif", ".mp4")
+
+
+def record(
+    model: BaseAlgorithm,
+    env_id: str,
+    path: Path,
+    *,
+    num_episodes: int = 6,
+    seed: int = 0,
+    deterministic: bool = True,
+    **env_kwargs: Any,
+) -> int:
+    """Film some episodes into a .gif or .mp4; the environment's own `render_fps` is kept.
+
+    Returns:
+        the number of frames.
+
+    Raises:
+        ValueError: the path has another ending.
+    """
+    if path.suffix not in FORMATS:
+        raise ValueError(f"the film's path must end in one of {FORMATS}, got {path}")
+    env = gym.make(env_id, render_mode="rgb_array", **env_kwargs)
+    fps = env.unwrapped.metadata["render_fps"]
+    if is_location_and_choice(env.action_space):
+        env = BoxAction(env)
+    frames: list[NDArray] = []
+    for episode in range(num_episodes):
+        frames += film_episode(model, env, seed if episode == 0 else None, deterministic)
+        frames += frames[-1:] * round(fps * HOLD_SECONDS)
+    env.close()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".gif":
+        imageio.imwrite(path, frames, duration=1000 / fps, loop=0)
+    else:
+        imageio.imwrite(path, frames, fps=fps, plugin="FFMPEG")
+    return len(frames)
+
+
+def film_episode(model: BaseAlgorithm, env: gym.Env, seed: int | None, deterministic: bool) -> list[NDArray]:
+    """One episode's pictures, the first before any action."""
+    obs, _ = env.reset(seed=seed)
+    frames: list[Any] = [env.render()]
+    state, over = None, False
+    while not over:
+        action, state = model.predict(obs, state, deterministic=deterministic)
+        obs, _, terminated, truncated, _ = env.step(action)
+        over = terminated or truncated
+        frames.append(env.render())
+    return frames

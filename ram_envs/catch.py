@@ -1,0 +1,243 @@
+"""The game of Catch, N games advanced together (Mnih et al. 2014, section 4.2): seen whole, or through the retina.
+
+A ball of one pixel falls from the top of a square screen, one row a step, and bounces off the sides; a paddle of two pixels on
+the bottom row goes left or right by one or stays. When the ball reaches the bottom row the game is over: reward 1 if the paddle
+is under it, else 0. Nothing is earned before that.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+from numba import njit
+from numpy.typing import NDArray
+
+from ram_envs.actions import ActionCodec, check_choice
+from ram_envs.gaze import Gaze
+from ram_envs.retina import Retina
+from ram_envs.streams import draw_uniform
+from ram_envs.task import Task
+from ram_envs.view import Look, View, in_unit_range, look_of, one_hot, scores_of
+
+MOVES = ("left", "stay", "right")  # The paddle goes by -1, 0, 1 columns.
+PADDLE_WIDTH = 2
+PADDLE_STARTS = ("middle", "random")
+_Speeds = tuple[int, ...]
+
+
+class Catch(Task):
+    """Catch seen whole: the observation is the screen (size, size), 0 or 1; the action is one of `MOVES`.
+
+    Args:
+        num_envs: N.
+        size: the screen's side in pixels.
+        ball_speeds: the horizontal speeds, in pixels a step, of which each ball has one at random.
+        paddle_start: "middle", from where every ball can be caught, or "random".
+
+    Raises:
+        ValueError: an argument is out of range; the message names it.
+    """
+
+    reset_options = ("ball_column", "ball_speed")
+    state_names = (*Task.state_names, "screens", "ball", "speed", "paddle", "caught")
+    render_fps = 8
+
+    def __init__(
+        self, num_envs: int = 1, *, size: int = 24, ball_speeds: _Speeds = (-1, 0, 1), paddle_start: str = "middle"
+    ) -> None:
+        _check_game(size, ball_speeds, paddle_start)
+        self._set_up(num_envs, np.zeros((num_envs, size, size), np.uint8), 0, ball_speeds, paddle_start)
+        self.observation_space: spaces.Space = spaces.Box(0.0, 1.0, (size, size), np.float32)
+        self.action_space: spaces.Space = spaces.Discrete(len(MOVES))
+
+    def _set_up(self, num_envs: int, screens: NDArray, margin: int, ball_speeds: _Speeds, paddle_start: str) -> None:
+        super().__init__(num_envs)
+        self.screens = screens  # (N, H, W); the game begins at row and column `margin`.
+        self.margin, self.size = margin, screens.shape[1] - 2 * margin
+        self.ball_speeds, self.paddle_start = np.array(ball_speeds, np.int64), paddle_start
+        self.ball = np.zeros((num_envs, 2), np.int64)  # Column and row.
+        self.speed = np.zeros(num_envs, np.int64)  # Columns a step, to the right.
+        self.paddle = np.zeros(num_envs, np.int64)  # Its left column.
+        self.caught = np.zeros(num_envs, np.bool_)
+        self._everywhere = np.ones(num_envs, np.bool_)
+
+    def begin(self, where: NDArray[np.bool_], options: dict[str, Any]) -> None:
+        """New balls; `options` may hold "ball_column" and "ball_speed", a number or (N,) numbers each."""
+        columns = self._check_option("ball_column", options, range(self.size))
+        speeds = self._check_option("ball_speed", options, self.ball_speeds.tolist())
+        # Five draws for each game, whether they are used or not: options do not shift the streams.
+        draws, self.streams[where] = draw_uniform(self.streams[where], 5)
+        drawn = [(draws[:, 0] * self.size).astype(np.int64), (draws[:, 1] * len(self.ball_speeds)).astype(np.int64)]
+        self._draw(where, 0)
+        self.ball[where, 0] = drawn[0] if columns is None else columns[where]
+        self.ball[where, 1] = 0
+        self.speed[where] = self.ball_speeds[drawn[1]] if speeds is None else speeds[where]
+        places = self.size - PADDLE_WIDTH + 1
+        self.paddle[where] = (draws[:, 2] * places).astype(np.int64) if self.paddle_start == "random" else places // 2
+        self.caught[where] = self.terminated[where] = False
+        self._draw(where, 255)
+        self._begin_looking(where, draws[:, 3:])
+
+    def _begin_looking(self, where: NDArray[np.bool_], draws: NDArray) -> None:
+        """Place the first glimpses, where there are any."""
+
+    def step(self, action: Any, num_actions: int | None, where: NDArray[np.bool_] | None) -> None:
+        """Move the paddle."""
+        moves = check_choice("action", action, len(MOVES), () if num_actions is None else (num_actions,))
+        self._play(moves.reshape(-1), where)
+
+    def _play(self, moves: NDArray[np.int64], where: NDArray[np.bool_] | None) -> None:
+        where = self._everywhere if where is None else where
+        self._draw(where, 0)
+        _advance(moves, where, self.size, self.ball, self.speed, self.paddle, self.terminated, self.caught)
+        self._draw(where, 255)
+
+    def _draw(self, where: NDArray[np.bool_], grey: int) -> None:
+        _draw_pixels(self.screens, self.margin, self.size, self.ball, self.paddle, where, grey)
+
+    def reward(self) -> NDArray[np.float64]:
+        """(N,), 1 for a ball caught."""
+        return self.caught.astype(np.float64)
+
+    def observe(self) -> Any:
+        """The screens (N, size, size), 0 or 1."""
+        return self.screens / np.float32(255)
+
+    def info(self) -> dict[str, tuple[NDArray, NDArray[np.bool_] | None]]:
+        """Whether the ball was caught, where a game is over."""
+        return {"is_success": (self.caught, self.terminated)} if self.terminated.any() else {}
+
+    def view(self, env: int, action: Any = None) -> View:
+        """The whole screen and the last move."""
+        move = None if action is None else int(action)
+        return self._view(env, None, one_hot(len(MOVES), move), move)
+
+    def _view(self, env: int, look: Look | None, scores: NDArray[np.float32], move: int | None) -> View:
+        lines = [f"step {self.ball[env, 1]} of {self.size - 1}"]
+        if self.terminated[env]:
+            lines.append("caught" if self.caught[env] else "missed")
+        inner = slice(self.margin, self.margin + self.size)
+        return View(
+            scene=in_unit_range(self.screens[env, inner, inner]),
+            look=look,
+            lines=(*lines, f"reward {self.reward()[env]:g}"),
+            names=MOVES,
+            scores=scores,
+            choice=move,
+        )
+
+    def _check_option(self, name: str, options: dict[str, Any], allowed: Any) -> NDArray[np.int64] | None:
+        """`options[name]` as (N,), None where it is not given."""
+        if name not in options:
+            return None
+        values = np.asarray(options[name])
+        if (
+            values.dtype.kind not in "iu"
+            or values.shape not in ((), (self.num_envs,))
+            or not np.isin(values, list(allowed)).all()
+        ):
+            raise ValueError(f"options['{name}'] must be out of {allowed}, or {self.num_envs} such, got {options[name]!r}")
+        return np.broadcast_to(values, self.num_envs).astype(np.int64)
+
+
+class GlimpseCatch(Catch):
+    """Catch seen through the retina: the actions are the next location and a move.
+
+    Args:
+        num_envs: N.
+        size: the screen's side in pixels.
+        ball_speeds: the horizontal speeds, in pixels a step, of which each ball has one at random.
+        paddle_start: "middle", from where every ball can be caught, or "random".
+        glimpse_size: g, the side of a glimpse in pixels.
+        num_scales: k, the number of patches, each twice as wide as the one before.
+        initial_location: where the first glimpse is taken: "center", "random" (uniform over the screen), or a pair (x, y) in
+            [-1, 1].
+        zoom_action: with each location the agent also chooses a "zoom" out of `num_zooms`: at zoom z all patches are 2^z times
+            as wide. The first glimpse has zoom 0.
+        num_zooms: Z, used with `zoom_action`.
+        action_format: "dict", "box", "multidiscrete" or "discrete", see `ram_envs.actions`.
+        location_grid: G, the locations to a side in the discrete formats.
+
+    Raises:
+        ValueError: an argument is out of range; the message names it.
+    """
+
+    state_names = (*Catch.state_names, *Gaze.state_names)
+
+    def __init__(
+        self,
+        num_envs: int = 1,
+        *,
+        size: int = 24,
+        ball_speeds: _Speeds = (-1, 0, 1),
+        paddle_start: str = "middle",
+        glimpse_size: int = 6,
+        num_scales: int = 3,
+        initial_location: str | tuple[float, float] = "center",
+        zoom_action: bool = False,
+        num_zooms: int = 2,
+        action_format: str = "dict",
+        location_grid: int = 5,
+    ) -> None:
+        _check_game(size, ball_speeds, paddle_start)
+        retina = Retina((size, size), glimpse_size, num_scales, num_zooms if zoom_action else 1)
+        self._set_up(num_envs, retina.blank_scenes(num_envs), retina.margin, ball_speeds, paddle_start)
+        self.gaze = Gaze(num_envs, retina, initial_location)
+        choices = {"move": len(MOVES)} | ({"zoom": num_zooms} if zoom_action else {})
+        self.codec = ActionCodec(choices, action_format, location_grid)
+        self.observation_space, self.action_space = self.gaze.space, self.codec.space
+
+    def _begin_looking(self, where: NDArray[np.bool_], draws: NDArray) -> None:
+        self.gaze.begin(where, draws)
+
+    def step(self, action: Any, num_actions: int | None, where: NDArray[np.bool_] | None) -> None:
+        """Move the paddle and look at the location given."""
+        locations, choices = self.codec.decode(action, num_actions)
+        self._play(choices["move"], where)
+        self.gaze.look(locations, choices.get("zoom"), where)
+
+    def observe(self) -> dict[str, NDArray[np.float32]]:
+        """See `Gaze.observe`."""
+        return self.gaze.observe(self.screens)
+
+    def view(self, env: int, action: Any = None) -> View:
+        """The whole screen, the retina's look at it, and the last move."""
+        scores, choices = scores_of(self.codec, action)
+        return self._view(env, look_of(self.gaze, self.screens, env), scores, choices.get("move"))
+
+
+@njit(cache=True)
+def _advance(moves, where, size, ball, speed, paddle, terminated, caught):
+    for n in range(len(moves)):
+        if not where[n]:
+            continue
+        paddle[n] = min(max(paddle[n] + moves[n] - 1, 0), size - PADDLE_WIDTH)
+        column, last = ball[n, 0] + speed[n], size - 1
+        if column < 0 or column > last:
+            column = -column if column < 0 else 2 * last - column
+            speed[n] = -speed[n]
+        ball[n, 0] = column
+        ball[n, 1] += 1
+        terminated[n] = ball[n, 1] == last
+        caught[n] = terminated[n] and 0 <= column - paddle[n] < PADDLE_WIDTH
+
+
+@njit(cache=True)
+def _draw_pixels(screens, margin, size, ball, paddle, where, grey):
+    for n in range(screens.shape[0]):
+        if where[n]:
+            screens[n, margin + ball[n, 1], margin + ball[n, 0]] = grey
+            for i in range(PADDLE_WIDTH):
+                screens[n, margin + size - 1, margin + paddle[n] + i] = grey
+
+
+def _check_game(size: Any, ball_speeds: Any, paddle_start: Any) -> None:
+    if isinstance(size, bool) or not isinstance(size, int) or size < PADDLE_WIDTH:
+        raise ValueError(f"size must be a whole number of at least {PADDLE_WIDTH}, got {size!r}")
+    speeds = np.asarray(ball_speeds)
+    if speeds.ndim != 1 or speeds.size == 0 or speeds.dtype.kind not in "iu" or (np.abs(speeds) >= size).any():
+        raise ValueError(f"ball_speeds must be a list of whole numbers between -{size - 1} and {size - 1}, got {ball_speeds!r}")
+    if paddle_start not in PADDLE_STARTS:
+        raise ValueError(f"paddle_start must be one of {PADDLE_STARTS}, got {paddle_start!r}")

@@ -1,0 +1,287 @@
+"""Play an environment yourself, seeing only what the retina sees.
+
+python -m ram_envs.play GlimpseCatch-v0            # the arrow keys move the paddle, the mouse moves the gaze
+python -m ram_envs.play GlimpseCatch-v0 --fps 4    # a slower ball
+python -m ram_envs.play GlimpseMNIST-v0            # a click looks there, a digit says what it is
+python -m ram_envs.play GlimpseMNIST-v0 --full     # shows the whole scene and the path as well
+python -m ram_envs.play GlimpseTranslatedMNIST-v0 --env-kwargs zoom_action:True split:test
+
+Everywhere: the wheel, or + and -, choose the zoom of the next look where there is one; R begins anew; Esc ends. When classifying:
+space looks again at the same place; more than ten classes are typed as a number and Enter.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import gymnasium as gym
+import numpy as np
+from numpy.typing import NDArray
+
+from ram_envs.catch import Catch
+from ram_envs.classification import GlimpseClassification
+from ram_envs.datasets import DataError
+from ram_envs.drawing import Place, draw, import_pygame
+from ram_envs.env import GlimpseEnv
+from ram_envs.rendering import Renderer
+from ram_envs.view import through_retina
+from ram_envs.window import Window
+
+if TYPE_CHECKING:
+    import pygame
+
+
+class Game:
+    """A person at one environment: takes pygame's events, takes the steps they ask for, draws what may be seen.
+
+    Args:
+        env: the environment.
+        full: show the whole scene and the path, not only what the retina sees.
+        seed: of the first episode.
+
+    Attributes:
+        won, played: episodes.
+        is_ended: whether the person wants no more.
+    """
+
+    fps = 20
+    pause = 1.5  # Seconds for which the end of an episode is shown.
+    won_words = "right"
+    help = ""
+
+    def __init__(self, env: GlimpseEnv, full: bool = False, seed: int | None = None) -> None:
+        self.env, self.full = env, full
+        self.task: Any = env.task
+        self.won = self.played = 0
+        self.is_ended = self.is_over = False
+        self.zoom = 0
+        self._renderer = Renderer(env.task, "rgb_array")
+        self._place = Place.of(self.task.view(0).scene.shape)
+        self.restart(seed)
+
+    def restart(self, seed: int | None = None) -> None:
+        """Begin an episode."""
+        self.env.reset(seed=seed)
+        self._renderer.begin(np.ones(1, np.bool_))
+        self.is_over, self.zoom = False, 0
+
+    def handle(self, event: pygame.event.Event, point: tuple[float, float] | None = None) -> None:
+        """Take an event in; point is where in the picture it happened, for events of the mouse."""
+        pygame = import_pygame()
+        if event.type in (pygame.QUIT, pygame.WINDOWCLOSE) or (event.type == pygame.KEYDOWN and event.key == pygame.K_ESCAPE):
+            self.is_ended = True
+        elif event.type == pygame.KEYDOWN and event.key == pygame.K_r:
+            self.restart()
+        elif event.type == pygame.MOUSEWHEEL:
+            self._change_zoom(event.y)
+        elif event.type == pygame.KEYDOWN and event.unicode in ("+", "=", "-"):
+            self._change_zoom(-1 if event.unicode == "-" else 1)
+        else:
+            self.control(event, None if point is None else self._place.location(*point))
+
+    def control(self, event: pygame.event.Event, location: NDArray | None) -> None:
+        """Take in an event of this game's own controls; location is that of the mouse."""
+        raise NotImplementedError
+
+    def advance(self) -> None:
+        """Take the next step, if there is one to take."""
+        raise NotImplementedError
+
+    def note(self) -> str:
+        """The score."""
+        return f"{self.won_words} {self.won} of {self.played}"
+
+    def picture(self) -> NDArray[np.uint8]:
+        """What the person may see now; when an episode is over, everything."""
+        view = self._renderer.view(0)
+        if self.full or self.is_over:
+            return draw(view, self._renderer.path(0), self.note())
+        return draw(replace(view, scene=through_retina(view), truth=None), note=self.note())
+
+    def step(self, location: NDArray | None, **choices: int) -> None:
+        """Look at a location (None: the same again) and send what was chosen, if anything."""
+        sent = {"class": 0, "stop": 0, "zoom": self.zoom, **choices}
+        action: Any = sent.get("move")
+        if hasattr(self.task, "codec"):
+            location = self.task.gaze.locations[0] if location is None else location
+            wanted = {name: np.array([sent[name]]) for name in self.task.codec.choices}
+            batch = self.task.codec.encode(location[None], **wanted)
+            action = {name: values[0] for name, values in batch.items()} if isinstance(batch, dict) else batch[0]
+        _, _, self.is_over, _, info = self.env.step(action)
+        self._renderer.step(action if choices else None, None, np.zeros(1, np.bool_))
+        self.played += self.is_over
+        self.won += info.get("is_success", False)
+
+    def _change_zoom(self, by: int) -> None:
+        num_zooms = self.task.gaze.retina.num_zooms if hasattr(self.task, "gaze") else 1
+        self.zoom = min(max(self.zoom + by, 0), num_zooms - 1)
+
+
+class CatchGame(Game):
+    """The arrow keys move the paddle, the mouse moves the gaze."""
+
+    fps = Catch.render_fps
+    pause = 1.0
+    won_words = "caught"
+    help = "arrow keys: paddle, mouse: gaze, R: again, Esc: end"
+
+    def __init__(self, env: GlimpseEnv, full: bool = False, seed: int | None = None) -> None:
+        super().__init__(env, full, seed)
+        self._down: set[int] = set()
+        self._tapped: set[int] = set()  # Since the last step: a short press counts as well.
+        self._location: NDArray | None = None  # Of the mouse.
+
+    def control(self, event: pygame.event.Event, location: NDArray | None) -> None:
+        pygame = import_pygame()
+        if location is not None:
+            self._location = location
+        elif event.type == pygame.KEYDOWN:
+            self._down.add(event.key)
+            self._tapped.add(event.key)
+        elif event.type == pygame.KEYUP:
+            self._down.discard(event.key)
+        elif event.type == pygame.WINDOWFOCUSLOST:  # No key is heard to come up from now on.
+            self._down.clear()
+
+    def advance(self) -> None:
+        pygame = import_pygame()
+        pressed, self._tapped = self._down | self._tapped, set()
+        self.step(self._location, move=1 + (pygame.K_RIGHT in pressed) - (pygame.K_LEFT in pressed))
+
+
+class ClassificationGame(Game):
+    """A click looks there, a digit says what it is."""
+
+    help = "click: look, 0-9: say what it is, space: look again, R: another, Esc: end"
+
+    def restart(self, seed: int | None = None) -> None:
+        """Begin an episode."""
+        super().restart(seed)
+        self._looks: list[NDArray | None] = []  # Still to be taken.
+        self._answer: int | None = None
+        self._typed = ""
+
+    def control(self, event: pygame.event.Event, location: NDArray | None) -> None:
+        pygame = import_pygame()
+        if event.type == pygame.MOUSEBUTTONDOWN and event.button == 1:
+            self._look(location)
+        elif event.type == pygame.KEYDOWN and event.key == pygame.K_SPACE:
+            self._look(None)
+        elif event.type == pygame.KEYDOWN and event.key == pygame.K_BACKSPACE:
+            self._typed = self._typed[:-1]
+        elif event.type == pygame.KEYDOWN and event.key in (pygame.K_RETURN, pygame.K_KP_ENTER):
+            self._say()
+        elif event.type == pygame.KEYDOWN and event.unicode.isdecimal():
+            self._typed += event.unicode
+            if self.task.images.num_classes <= 10:
+                self._say()
+
+    def advance(self) -> None:
+        """Take a look that was asked for. The class counts at the last step only: what is left is passed over with it."""
+        if self._answer is not None:
+            self.step(None, **{"class": self._answer}, stop=1)
+        elif self._looks and self._looks_left():
+            self.step(self._looks.pop(0))
+
+    def note(self) -> str:
+        words = [super().note()]
+        if self._typed:
+            words.append(f"class {self._typed}_")
+        elif not self.is_over and not self._looks_left():
+            words.append("no look left: what is it?")
+        if self.zoom != self.task.gaze.zooms[0]:
+            words.append(f"next zoom {self.zoom}")
+        return "    ".join(words)
+
+    def _look(self, location: NDArray | None) -> None:
+        if self.is_over:
+            self.restart()
+        else:
+            self._looks.append(location)
+
+    def _looks_left(self) -> int:
+        return int(self.task.num_glimpses - 1 - self.task.steps[0])
+
+    def _say(self) -> None:
+        if self._typed and int(self._typed) < self.task.images.num_classes:
+            self._answer = int(self._typed)
+        self._typed = ""
+
+
+def new_game(env: GlimpseEnv, full: bool = False, seed: int | None = None) -> Game:
+    """The game of an environment's task.
+
+    Raises:
+        TypeError: there are no controls for it.
+    """
+    for task, game in ((Catch, CatchGame), (GlimpseClassification, ClassificationGame)):
+        if isinstance(getattr(env, "task", None), task):
+            return game(env, full, seed)
+    raise TypeError(f"there are no controls for {env}; those of ram_envs can be played")
+
+
+def play(game: Game, fps: float | None = None, max_frames: int | None = None) -> None:
+    """Let a person play until the window is closed, or for so many pictures; a step is taken after each."""
+    pygame = import_pygame()
+    fps = game.fps if fps is None else fps
+    window, clock, shown_for, frames = Window(f"{game.env}: {game.help}", fps), pygame.time.Clock(), 0, 0
+    while not game.is_ended and (max_frames is None or frames < max_frames):
+        picture, frames = game.picture(), frames + 1
+        window.draw(picture)
+        clock.tick(fps)
+        for event in pygame.event.get():
+            game.handle(event, window.to_picture(event.pos, picture) if hasattr(event, "pos") else None)
+        shown_for = shown_for + 1 if game.is_over else 0
+        if not game.is_over:
+            game.advance()
+        elif shown_for > game.pause * fps:
+            game.restart()
+    window.close()
+
+
+def parse_pairs(pairs: Iterable[str]) -> dict[str, Any]:
+    """["size:12", "name:x"] as {"size": 12, "name": "x"}.
+
+    Raises:
+        ValueError: a colon is missing.
+    """
+    values: dict[str, Any] = {}
+    for pair in pairs:
+        name, colon, text = pair.partition(":")
+        if not name or not colon:
+            raise ValueError(f"{pair!r} must have the form NAME:VALUE")
+        try:
+            values[name] = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            values[name] = text
+    return values
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m ram_envs.play", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("env", nargs="?", default="GlimpseCatch-v0", help="a registered environment's id")
+    parser.add_argument("--full", action="store_true", help="show the whole scene and the path")
+    parser.add_argument("--fps", type=float, help="pictures a second; in Catch also steps a second")
+    parser.add_argument("--seed", type=int, help="of the first episode")
+    parser.add_argument("--env-kwargs", nargs="+", default=[], metavar="NAME:VALUE", help="options of the environment to change")
+    options = parser.parse_args(arguments)
+    try:
+        env: Any = gym.make(options.env, **parse_pairs(options.env_kwargs))
+        game = new_game(env.unwrapped, options.full, options.seed)
+    except (TypeError, ValueError, gym.error.Error, DataError) as error:
+        parser.error(str(error))
+    print(game.help)
+    play(game, options.fps)
+    env.close()
+    print(game.note())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,107 @@
+"""Scenes out of images: centred, translated, cluttered (Mnih et al. 2014, section 4.1), N at once.
+
+Translated: the image lies at a uniformly random place on a larger blank canvas. Cluttered: then square pieces, cut at random
+places out of other random images, are added at random places, and what gets brighter than white is white.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from ram_envs.streams import draw_uniform
+
+_DRAWS_PER_CLUTTER = 5  # Which image, its column and row, the canvas's column and row.
+
+
+class SceneMaker:
+    """Makes scenes of images.
+
+    Args:
+        images: (M, [C,] H, W) of uint8 or float32.
+        canvas_size: the side of the canvas; None: the image is the scene.
+        num_clutter: pieces of other images.
+        clutter_size: the side of such a piece.
+
+    Attributes:
+        shape: ([C,] H, W) of a scene.
+
+    Raises:
+        ValueError: an argument is out of range; the message names it.
+    """
+
+    def __init__(self, images: NDArray, canvas_size: int | None = None, num_clutter: int = 0, clutter_size: int = 8) -> None:
+        height, width = images.shape[-2:]
+        _check_whole("num_clutter", num_clutter, 0)
+        _check_whole("clutter_size", clutter_size, 1)
+        if canvas_size is not None:
+            _check_whole("canvas_size", canvas_size, max(height, width))
+        sides = (height, width) if canvas_size is None else (canvas_size, canvas_size)
+        if num_clutter and clutter_size > min(height, width):
+            raise ValueError(f"clutter_size must be at most {min(height, width)}, a side of the images, got {clutter_size!r}")
+        if num_clutter and len(images) < 2:
+            raise ValueError(f"num_clutter={num_clutter} needs other images to cut clutter from, but there is only one")
+        self.shape = (*images.shape[1:-2], *sides)
+        self.num_clutter, self.clutter_size = num_clutter, clutter_size
+        self._images = images.reshape(len(images), -1, height, width)
+
+    def make(self, index: NDArray[np.int64], streams: NDArray[np.uint64], scenes: NDArray, envs: NDArray, margin: int) -> None:
+        """Make scenes[envs] (N, [C,] H, W), which have a margin, of the images index (m,), each from its own stream (m,)."""
+        draws, _ = draw_uniform(streams, 2 + _DRAWS_PER_CLUTTER * self.num_clutter)
+        scenes = scenes.reshape(len(scenes), -1, *scenes.shape[-2:])
+        brightest = 255 if scenes.dtype == np.uint8 else 1
+        _compose(self._images, index, draws, scenes, envs, margin, self.num_clutter, self.clutter_size, brightest)
+
+
+@njit(cache=True)
+def _compose(images, index, draws, scenes, envs, margin, num_clutter, clutter_size, brightest):
+    """Each image at its place on its canvas, then the clutter; draws are (m, 2 + 5 num_clutter) in [0, 1)."""
+    num_images, num_channels, height, width = images.shape
+    full_height, full_width = scenes.shape[2:]
+    canvas_height, canvas_width = full_height - 2 * margin, full_width - 2 * margin
+    sources, targets = images.reshape(-1), scenes.reshape(-1)
+    for i in range(len(index)):
+        top = margin + int(draws[i, 1] * (canvas_height - height + 1))
+        left = margin + int(draws[i, 0] * (canvas_width - width + 1))
+        for channel in range(num_channels):
+            plane = (envs[i] * num_channels + channel) * full_height
+            if canvas_height > height or canvas_width > width:
+                targets[(plane + margin) * full_width : (plane + margin + canvas_height) * full_width] = 0
+            source = (index[i] * num_channels + channel) * height * width
+            _copy(sources, source, width, targets, (plane + top) * full_width + left, full_width, height, width)
+        for piece in range(num_clutter):
+            draw = draws[i, 2 + 5 * piece : 7 + 5 * piece]
+            other = int(draw[0] * (num_images - 1))
+            other += other >= index[i]  # Any image but this one.
+            x, y = int(draw[1] * (width - clutter_size + 1)), int(draw[2] * (height - clutter_size + 1))
+            left = margin + int(draw[3] * (canvas_width - clutter_size + 1))
+            top = margin + int(draw[4] * (canvas_height - clutter_size + 1))
+            for channel in range(num_channels):
+                source = ((other * num_channels + channel) * height + y) * width + x
+                target = ((envs[i] * num_channels + channel) * full_height + top) * full_width + left
+                _add(sources, source, width, targets, target, full_width, clutter_size, brightest)
+
+
+@njit(cache=True)
+def _copy(sources, source, source_step, targets, target, target_step, height, width):
+    for row in range(height):
+        here, there = np.uint64(source + row * source_step), np.uint64(target + row * target_step)
+        for c in range(width):
+            targets[there + np.uint64(c)] = sources[here + np.uint64(c)]
+
+
+@njit(cache=True)
+def _add(sources, source, source_step, targets, target, target_step, size, brightest):
+    for row in range(size):
+        here, there = np.uint64(source + row * source_step), np.uint64(target + row * target_step)
+        for c in range(size):
+            at = there + np.uint64(c)
+            targets[at] = min(targets[at] + sources[here + np.uint64(c)], brightest)
+
+
+def _check_whole(name: str, given: Any, least: int) -> None:
+    if isinstance(given, bool) or not isinstance(given, (int, np.integer)) or given < least:
+        raise ValueError(f"{name} must be a whole number of at least {least}, got {given!r}")

@@ -1,0 +1,85 @@
+"""A plain description of what there is to draw of one environment; `ram_envs.rendering` draws it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ram_envs.actions import ActionCodec
+from ram_envs.gaze import Gaze
+
+
+@dataclass(frozen=True, eq=False)
+class Look:
+    """One look through a retina of k patches."""
+
+    location: NDArray[np.float32]  # (2,), in [-1, 1]
+    corners: NDArray[np.int64]  # (k, 2), column and row of each patch's top-left pixel, maybe outside the scene
+    widths: NDArray[np.int64]  # (k,), of the patches in pixels of the scene
+    glimpse: NDArray[np.float32]  # (k, [C,] g, g), in [0, 1], the narrowest patch first
+    zoom: int | None  # None where there is only one.
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """One environment as it is now."""
+
+    scene: NDArray[np.float32]  # ([C,] H, W), in [0, 1]
+    look: Look | None  # None: the scene is seen whole.
+    lines: tuple[str, ...]  # Captions.
+    names: tuple[str, ...]  # Of what can be chosen: the classes or the moves.
+    scores: NDArray[np.float32]  # (K,), of those, in [0, 1]; zeros before the first action
+    choice: int | None = None  # What the last action chose.
+    truth: int | None = None  # What would be right, where there is such a thing.
+
+
+def look_of(gaze: Gaze, scenes: NDArray, env: int) -> Look:
+    """What environment `env` sees of its scene; scenes (N, [C,] H, W) have the retina's margin."""
+    this = slice(env, env + 1)
+    corners, widths = gaze.retina.corners(gaze.locations[this], gaze.zooms[this])
+    glimpse = gaze.retina.look(scenes[this], gaze.locations[this], gaze.zooms[this])
+    zoom = int(gaze.zooms[env]) if gaze.retina.num_zooms > 1 else None
+    return Look(gaze.locations[env].copy(), corners[0], widths[0], glimpse[0], zoom)
+
+
+def through_retina(view: View) -> NDArray[np.float32]:
+    """What is seen of the scene ([C,] H, W) where it is seen: each patch at its place, the finer ones on top, the rest black."""
+    if view.look is None:
+        return view.scene
+    margin = int(view.look.widths[-1])
+    seen = np.zeros_like(np.pad(view.scene, [(0, 0)] * (view.scene.ndim - 2) + [(margin, margin)] * 2))
+    for patch, corner, width in reversed(list(zip(view.look.glimpse, view.look.corners, view.look.widths, strict=True))):
+        left, top = corner + margin
+        factor = width // patch.shape[-1]
+        seen[..., top : top + width, left : left + width] = patch.repeat(factor, axis=-1).repeat(factor, axis=-2)
+    return seen[..., margin:-margin, margin:-margin]
+
+
+def in_unit_range(scene: NDArray) -> NDArray[np.float32]:
+    """A scene of uint8 in [0, 255] or float32 in [0, 1] as a copy in [0, 1]."""
+    return scene.astype(np.float32) / np.float32(255 if scene.dtype == np.uint8 else 1)
+
+
+def scores_of(codec: ActionCodec, action: Any) -> tuple[NDArray[np.float32], dict[str, int]]:
+    """The scores (K,) in [0, 1] that one action gives the first of its choices, and all that it chooses.
+
+    Only the format "box" has scores, taken from [-1, 1]; elsewhere what is chosen has 1 and the rest 0. Before the first action
+    (None) all are 0 and nothing is chosen.
+    """
+    size = next(iter(codec.choices.values()))
+    if action is None:
+        return one_hot(size, None), {}
+    _, values = codec.decode(action)
+    choices = {name: int(value[0]) for name, value in values.items()}
+    if codec.action_format == "box":
+        scores = np.clip(np.asarray(action)[2 : 2 + size], -1, 1)
+        return ((scores + 1) / 2).astype(np.float32), choices
+    return one_hot(size, next(iter(choices.values()))), choices
+
+
+def one_hot(size: int, choice: int | None) -> NDArray[np.float32]:
+    """Scores (K,): 1 for the choice, 0 for the rest."""
+    return np.array([i == choice for i in range(size)], np.float32)
