@@ -149,3 +149,61 @@ def test_shuffled_passes_can_be_taken_up_again():
 def test_bad_options_are_named(options, message):
     with pytest.raises(ValueError, match=message):
         GlimpseClassification(**{"dataset": DATASET, **options})
+
+
+def test_translated_and_cluttered_scenes_are_fixed_by_index_and_split():
+    def scenes(env_id, split, num_envs, seed):
+        envs = make_vec(num_envs, env_id, split=split, image_order="sequential")
+        envs.reset(seed=seed)
+        task = envs.unwrapped.task
+        return task.gaze.retina.inner(task.scenes)[:5].copy(), task.images.images[:5]
+
+    for env_id in ("GlimpseTranslatedMNIST-v0", "GlimpseClutteredMNIST-v0", "GlimpseClutteredMNIST100-v0"):
+        first, images = scenes(env_id, "test", 20, 0)
+        np.testing.assert_array_equal(first, scenes(env_id, "test", 5, 9)[0])
+        side = 100 if "100" in env_id else 60
+        assert first.shape == (5, side, side)
+        for scene, image in zip(first, images, strict=True):
+            assert scene.sum(dtype=np.int64) >= image.sum(dtype=np.int64)
+    places = [scenes("GlimpseTranslatedMNIST-v0", split, 5, 0)[0].any(axis=1).argmax(axis=1) for split in ("validation", "test")]
+    assert (places[0] != places[1]).any()  # Image 3 of validation lies elsewhere than image 3 of test.
+    one, other = (make_vec(5, "GlimpseClutteredMNIST-v0") for _ in range(2))
+    one.reset(seed=0), other.reset(seed=1)
+    assert (one.unwrapped.task.scenes != other.unwrapped.task.scenes).any()
+
+
+def test_clutter_shifts_no_other_draws():
+    plain, cluttered = make_vec(8, canvas_size=40), make_vec(8, canvas_size=40, num_clutter=3)
+    for _ in range(3):
+        one, other = plain.reset(seed=4), cluttered.reset(seed=4)
+        np.testing.assert_array_equal(one[0]["location"], other[0]["location"])
+        np.testing.assert_array_equal(one[1]["index"], other[1]["index"])
+
+
+def test_stopping_by_hand():
+    env = make(num_glimpses=5, stop_action=True, glimpse_cost=0.125, initial_location="center")
+    _, info = env.reset(seed=0)
+    label = info["label"]
+    look = {**act((0.5, 0), label), "stop": 0}
+    _, reward, terminated, *_ = env.step(look)
+    assert (reward, terminated) == (-0.125, False)  # A look has its price.
+    obs, reward, terminated, _, info = env.step({**act((-1, -1), label), "stop": 1})
+    assert (reward, terminated, info["is_success"]) == (1.0, True, True)
+    np.testing.assert_array_equal(obs["location"], np.float32([0.5, 0]))  # Nothing more was looked at.
+    env.reset(seed=0)
+    rewards = [env.step(look)[1] for _ in range(5)]
+    assert rewards == [-0.125] * 4 + [1.0]  # The last step ends the episode anyway.
+    env.reset(seed=0)
+    _, reward, terminated, _, info = env.step({**act((0, 0), (label + 1) % 10), "stop": 1})
+    assert (reward, terminated, info["is_success"]) == (0.0, True, False)
+
+
+def test_zooming_by_hand():
+    env = make(num_glimpses=4, glimpse_size=6, zoom_action=True, num_zooms=2, split="test")
+    obs, _ = env.reset(seed=0, options={"index": 2})
+    image = env.unwrapped.task.images.images[2:3]
+    assert obs["zoom"].tolist() == [1, 0]
+    obs, *_ = env.step({**act((0.25, 0.1), 0), "zoom": 1})
+    assert obs["zoom"].tolist() == [0, 1]
+    wide = glimpses(image, np.array([[0.25, 0.1]], np.float32), glimpse_size=6, num_scales=2)[0, 1:]
+    np.testing.assert_array_equal(obs["glimpse"], wide)

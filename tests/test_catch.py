@@ -1,0 +1,140 @@
+import numpy as np
+import pytest
+from conftest import make, make_vec
+
+from ram_envs.catch import Catch, GlimpseCatch
+
+LEFT, STAY, RIGHT = 0, 1, 2
+
+
+def play(moves, column, speed, **options):
+    """The whole game of a ball: where it was seen, the screens, the rewards."""
+    env = make("Catch-v0", **options)
+    screens = [env.reset(seed=0, options={"ball_column": column, "ball_speed": speed})[0]]
+    rewards = []
+    for move in moves:
+        obs, reward, terminated, _, _ = env.step(move)
+        screens.append(obs)
+        rewards.append(reward)
+    assert terminated
+    return [tuple(int(i) for i in np.argwhere(screen[:-1])[0][::-1]) for screen in screens[:-1]], screens, rewards
+
+
+def test_the_papers_game():
+    env = make("GlimpseCatch-v0")
+    obs, info = env.reset(seed=0)
+    assert obs["glimpse"].shape == (3, 6, 6)
+    assert obs["location"].tolist() == [0, 0]
+    assert info == {}
+    screen = make("Catch-v0").reset(seed=0)[0]
+    assert screen.shape == (24, 24)
+    assert np.argwhere(screen[-1]).ravel().tolist() == [11, 12]  # Two pixels in the middle of the bottom row.
+    assert screen[0].sum() == 1
+
+
+def test_a_ball_falls_and_bounces_by_hand():
+    seen, screens, rewards = play([STAY] * 5, column=1, speed=-1, size=6)
+    # Column 1, 0, then off the left side: 1, 2, 3; the row goes down by one each step.
+    assert seen == [(1, 0), (0, 1), (1, 2), (2, 3), (3, 4)]
+    assert np.argwhere(screens[-1][-1]).ravel().tolist() == [2, 3, 4]  # The ball beside the paddle at 2 and 3.
+    assert rewards == [0, 0, 0, 0, 0]
+    seen, _, rewards = play([STAY] * 5, column=4, speed=1, size=6)
+    assert seen == [(4, 0), (5, 1), (4, 2), (3, 3), (2, 4)]
+    assert rewards == [0, 0, 0, 0, 0]  # It ends in column 1.
+    assert play([STAY] * 5, column=2, speed=0, size=6)[2] == [0, 0, 0, 0, 1]
+
+
+def test_fast_balls_bounce_where_they_would_have_gone():
+    assert play([STAY] * 5, column=1, speed=-3, size=6, ball_speeds=(-3, 3))[0] == [(1, 0), (2, 1), (5, 2), (2, 3), (1, 4)]
+
+
+def test_the_paddle_goes_one_column_a_step_and_stops_at_the_sides():
+    env = make("Catch-v0", size=6)
+    env.reset(seed=0)
+    for move, expected in ((LEFT, [1, 2]), (LEFT, [0, 1]), (LEFT, [0, 1]), (RIGHT, [1, 2])):
+        obs, *_ = env.step(move)
+        assert np.argwhere(obs[-1]).ravel().tolist() == expected
+
+
+@pytest.mark.parametrize("paddle_start", ["middle", "random"])
+def test_every_ball_can_be_caught(paddle_start):
+    """A paddle that goes straight to where the ball will land catches all; one that does not move catches few."""
+    envs = make_vec(500, "GlimpseCatch-v0", paddle_start=paddle_start)
+    envs.reset(seed=1)
+    game = envs.unwrapped.task
+    landing = game.ball[:, 0] + 23 * game.speed
+    landing = np.abs((landing + 23) % 46 - 23)  # Folded at the sides, columns 0 and 23.
+    for _ in range(23):
+        moves = 1 + np.sign(landing - game.paddle) * (np.abs(landing - game.paddle - 0.5) > 0.5)
+        _, rewards, terminated, _, info = envs.step({"location": np.zeros((500, 2)), "move": moves})
+    assert terminated.all()
+    assert rewards.mean() == 1
+    assert info["is_success"].all()
+    envs.reset(seed=1)
+    for _ in range(23):
+        _, rewards, *_ = envs.step({"location": np.zeros((500, 2)), "move": np.full(500, STAY)})
+    assert rewards.mean() < 0.2
+
+
+def test_balls_start_everywhere_with_every_speed():
+    envs = make_vec(3000, "GlimpseCatch-v0", paddle_start="random")
+    envs.reset(seed=0)
+    task = envs.unwrapped.task
+    assert np.bincount(task.ball[:, 0], minlength=24).min() > 80
+    assert np.bincount(task.speed + 1, minlength=3).min() > 900
+    assert np.bincount(task.paddle, minlength=23).min() > 80
+    assert len(np.bincount(task.paddle)) == 23
+    assert (task.ball[:, 1] == 0).all()
+
+
+def test_the_glimpse_shows_ball_and_paddle_where_they_are():
+    env = make("GlimpseCatch-v0", initial_location=(-0.5, -1))  # The corner between columns 5 and 6 on the upper edge.
+    obs, _ = env.reset(seed=0, options={"ball_column": 5, "ball_speed": 1})
+    assert np.argwhere(obs["glimpse"][0]).tolist() == [[3, 2]]  # Rows -3 to 2 and columns 3 to 8 are seen.
+    assert obs["glimpse"][1, 3, 2] == 1 / 4
+    assert obs["glimpse"][2, 3, 2] == 1 / 16
+    obs, *_ = env.step({"location": np.array([0, 1], np.float32), "move": STAY})
+    assert np.argwhere(obs["glimpse"][0]).tolist() == [[2, 2], [2, 3]]  # The paddle, columns 11 and 12 of 9 to 14.
+    assert obs["glimpse"][2].sum() == pytest.approx(2 / 16)  # The ball in row 1 is out of sight: rows 12 to 35 are seen.
+    obs, *_ = env.step({"location": np.array([0, 0], np.float32), "move": STAY})
+    assert obs["glimpse"][2].sum() == pytest.approx(3 / 16)  # From the centre the widest patch sees the whole game.
+
+
+def test_both_see_the_same_games():
+    whole, glimpsed = make_vec(50, "Catch-v0"), make_vec(50, "GlimpseCatch-v0")
+    screens, _ = whole.reset(seed=7)
+    glimpsed.reset(seed=7)
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        moves = rng.integers(0, 3, 50)
+        screens, rewards, terminated, *_ = whole.step(moves)
+        _, others, ended, *_ = glimpsed.step({"location": rng.uniform(-1, 1, (50, 2)), "move": moves})
+        task = glimpsed.unwrapped.task
+        np.testing.assert_array_equal(screens, task.gaze.retina.inner(task.screens) / 255)
+        np.testing.assert_array_equal(rewards, others)
+        np.testing.assert_array_equal(terminated, ended)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"size": 1}, "size must be"),
+        ({"size": 24.0}, "size must be"),
+        ({"ball_speeds": (-1, 24)}, "ball_speeds must be"),
+        ({"ball_speeds": ()}, "ball_speeds must be"),
+        ({"ball_speeds": 1}, "ball_speeds must be"),
+        ({"ball_speeds": (0.5,)}, "ball_speeds must be"),
+        ({"paddle_start": "left"}, "paddle_start must be"),
+    ],
+)
+@pytest.mark.parametrize("game", [Catch, GlimpseCatch])
+def test_bad_options_are_named(game, options, message):
+    with pytest.raises(ValueError, match=message):
+        game(**options)
+
+
+def test_bad_reset_options_are_named():
+    env = make("GlimpseCatch-v0")
+    for options in ({"ball_column": 24}, {"ball_column": -1}, {"ball_speed": 2}, {"ball_speed": "fast"}, {"ball_speed": [0, 1]}):
+        with pytest.raises(ValueError, match=rf"options\['{next(iter(options))}'\] must be out of"):
+            env.reset(options=options)
