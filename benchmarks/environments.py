@@ -31,7 +31,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, help="also write the figures there")
     options = parser.parse_args()
-    ids = [REFERENCE, *ram_envs.ENVIRONMENTS]
+    ids = [REFERENCE, *filter(has_data, ram_envs.ENVIRONMENTS)]
     results: dict[str, Any] = {}
     for num_envs in BATCHES:
         results[f"vector, {num_envs}"] = compare({env_id: stepper(make_native(env_id, num_envs), num_envs) for env_id in ids})
@@ -40,6 +40,16 @@ def main() -> None:
     show(results, ids)
     if options.json:
         options.json.write_text(json.dumps(results, indent=2) + "\n")
+
+
+def has_data(env_id: str) -> bool:
+    """Whether the environment's images are to be had here; says so if not."""
+    try:
+        gym.make(env_id)
+    except ram_envs.DataError as error:
+        print(f"{env_id} is left out: {error}", file=sys.stderr)
+        return False
+    return True
 
 
 def compare(steppers: dict[str, Callable[[float], float]]) -> dict[str, dict[str, float]]:
@@ -95,15 +105,15 @@ def import_cost() -> float:
 
 
 def show(results: dict[str, Any], ids: list[str]) -> None:
-    """Print Markdown."""
-    print(f"| steps per second | {' | '.join(ids)} | ratio |")
-    print("|---" * (len(ids) + 2) + "|")
-    for name, row in results.items():
-        if isinstance(row, dict):
-            speeds = " | ".join(f"{row[env_id]['steps_per_second']:,}" for env_id in ids)
-            print(f"| {name} | {speeds} | {', '.join(str(row[env_id]['ratio']) for env_id in ids[1:])} |")
-        else:
-            print(f"\n{name}: {row}")
+    """Print Markdown: steps per second, and behind them the ratio to the reference."""
+    rows = {name: row for name, row in results.items() if isinstance(row, dict)}
+    print(f"| steps per second (ratio to {REFERENCE}) | {' | '.join(rows)} |")
+    print("|---" * (len(rows) + 1) + "|")
+    for env_id in ids:
+        cells = [f"{row[env_id]['steps_per_second']:,} ({row[env_id]['ratio']})" for row in rows.values()]
+        print(f"| {env_id} | {' | '.join(cells)} |")
+    for name in results.keys() - rows.keys():
+        print(f"\n{name}: {results[name]}")
 
 
 if __name__ == "__main__":

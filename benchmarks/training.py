@@ -17,23 +17,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
-import numpy as np
 import torch
-from gymnasium.vector import AutoresetMode
 
 import ram_envs
-from agents import RAM
+from agents import RAM, make_vec_env
 from agents.distributions import location_log_prob
 from agents.losses import baseline_loss, classification_loss, reinforce_loss
 
 ROUNDS = 11
 UPDATES = 20  # In a turn.
 BATCHES = (128, 256)
-CASES: dict[str, dict[str, Any]] = {
-    "28x28, 7 glimpses of 8x8, 1 scale": {"num_glimpses": 7, "glimpse_size": 8, "num_scales": 1},
-    "60x60, 8 glimpses of 12x12, 3 scales": {"num_glimpses": 8, "glimpse_size": 12, "num_scales": 3},
-}
+IDS = ("GlimpseMNIST-v0", "GlimpseTranslatedMNIST-v0")
 
 
 def main() -> None:
@@ -42,7 +36,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="also write the figures there")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    results = {f"{name}, batch {batch}": compare(name, retina, batch) for name, retina in CASES.items() for batch in BATCHES}
+    results = {f"{env_id}, batch {batch}": compare(env_id, batch) for env_id in IDS for batch in BATCHES}
     print("| images per second | bare network | RAM.learn | ratio |\n|---|---|---|---|")
     for name, row in results.items():
         print(f"| {name} | {row['bare']:,} | {row['learn']:,} | {row['ratio']} |")
@@ -50,10 +44,11 @@ def main() -> None:
         options.json.write_text(json.dumps(results, indent=2) + "\n")
 
 
-def compare(name: str, retina: dict[str, Any], batch: int) -> dict[str, float]:
+def compare(env_id: str, batch: int) -> dict[str, float]:
     """Medians over turns."""
-    model = RAM("RAMPolicy", make_env(name, retina, batch), seed=0, device="cpu", learning_rate=1e-4)
-    learn, bare = learner(model, retina["num_glimpses"]), bare_network(model, retina, batch)
+    model = RAM("RAMPolicy", make_vec_env(env_id, batch), seed=0, device="cpu", learning_rate=1e-4)
+    steps = ram_envs.ENVIRONMENTS[env_id]["num_glimpses"]
+    learn, bare = learner(model, steps), bare_network(model, steps)
     learn(), bare()
     turns = [(bare(), learn()) for _ in range(ROUNDS)]
     return {
@@ -61,23 +56,6 @@ def compare(name: str, retina: dict[str, Any], batch: int) -> dict[str, float]:
         "learn": round(statistics.median(turn[1] for turn in turns)),
         "ratio": round(statistics.median(turn[1] / turn[0] for turn in turns), 3),
     }
-
-
-def make_env(name: str, retina: dict[str, Any], batch: int) -> gym.vector.VectorEnv:
-    """The environments of a case; for 60x60 each digit lies in the middle of a larger canvas."""
-    env = gym.make_vec(
-        "GlimpseMNIST-v0",
-        num_envs=batch,
-        action_format="box",
-        autoreset_mode=AutoresetMode.SAME_STEP,
-        **retina,
-    )
-    if name.startswith("60x60"):
-        task: ram_envs.GlimpseClassification = env.unwrapped.task  # type: ignore[attr-defined]
-        canvas = np.pad(task.images.images[:10_000], ((0, 0), (16, 16), (16, 16)))
-        task.images = ram_envs.ImageSet("60x60", canvas, task.images.labels[:10_000], 10)
-        task.scenes = np.zeros((batch, 60, 60), np.uint8)
-    return env
 
 
 def learner(model: RAM, num_glimpses: int) -> Callable[[], float]:
@@ -91,10 +69,10 @@ def learner(model: RAM, num_glimpses: int) -> Callable[[], float]:
     return run
 
 
-def bare_network(model: RAM, retina: dict[str, Any], batch: int) -> Callable[[], float]:
+def bare_network(model: RAM, steps: int) -> Callable[[], float]:
     """Runs the network's own work for a turn; returns images per CPU second."""
-    steps, size = retina["num_glimpses"], retina["glimpse_size"]
-    glimpses = torch.rand(steps, batch, retina["num_scales"], size, size)
+    batch = model.n_envs
+    glimpses = torch.rand(steps, batch, *model.observation_space["glimpse"].shape)  # type: ignore[index]
     locations = torch.rand(steps, batch, 2) * 2 - 1
     labels = torch.randint(10, (steps, batch))
     returns, everywhere = torch.rand(steps, batch), torch.ones(steps, batch)
@@ -106,7 +84,9 @@ def bare_network(model: RAM, retina: dict[str, Any], batch: int) -> Callable[[],
             output = policy({"glimpse": glimpses[step], "location": locations[step]}, state)
             state = output.state
             outputs.append(output)
-        means, logits, values = (torch.stack(parts) for parts in list(zip(*outputs, strict=True))[:3])
+        means = torch.stack([output.location_mean for output in outputs])
+        logits = torch.stack([output.logits[0] for output in outputs])
+        values = torch.stack([output.value for output in outputs])
         log_probs = location_log_prob(locations, means, policy.location_std)
         loss: Any = reinforce_loss(log_probs, returns - values, everywhere) * 1e-2
         loss = loss + baseline_loss(values, returns) + classification_loss(logits, labels, everywhere)

@@ -48,14 +48,16 @@ class Catch(Task):
         self, num_envs: int = 1, *, size: int = 24, ball_speeds: _Speeds = (-1, 0, 1), paddle_start: str = "middle"
     ) -> None:
         _check_game(size, ball_speeds, paddle_start)
-        self._set_up(num_envs, np.zeros((num_envs, size, size), np.uint8), 0, ball_speeds, paddle_start)
+        self._set_up(num_envs, np.zeros((num_envs, size, size), np.uint8), 0, size, ball_speeds, paddle_start)
         self.observation_space: spaces.Space = spaces.Box(0.0, 1.0, (size, size), np.float32)
         self.action_space: spaces.Space = spaces.Discrete(len(MOVES))
 
-    def _set_up(self, num_envs: int, screens: NDArray, margin: int, ball_speeds: _Speeds, paddle_start: str) -> None:
+    def _set_up(
+        self, num_envs: int, screens: NDArray, margin: int, size: int, ball_speeds: _Speeds, paddle_start: str
+    ) -> None:
         super().__init__(num_envs)
         self.screens = screens  # (N, H, W); the game begins at row and column `margin`.
-        self.margin, self.size = margin, screens.shape[1] - 2 * margin
+        self.margin, self.size = margin, size
         self.ball_speeds, self.paddle_start = np.array(ball_speeds, np.int64), paddle_start
         self.ball = np.zeros((num_envs, 2), np.int64)  # Column and row.
         self.speed = np.zeros(num_envs, np.int64)  # Columns a step, to the right.
@@ -183,7 +185,7 @@ class GlimpseCatch(Catch):
     ) -> None:
         _check_game(size, ball_speeds, paddle_start)
         retina = Retina((size, size), glimpse_size, num_scales, num_zooms if zoom_action else 1)
-        self._set_up(num_envs, retina.blank_scenes(num_envs), retina.margin, ball_speeds, paddle_start)
+        self._set_up(num_envs, retina.blank_scenes(num_envs), retina.margin, size, ball_speeds, paddle_start)
         self.gaze = Gaze(num_envs, retina, initial_location)
         choices = {"move": len(MOVES)} | ({"zoom": num_zooms} if zoom_action else {})
         self.codec = ActionCodec(choices, action_format, location_grid)

@@ -6,6 +6,7 @@ down to g x g. Outside the image there is nothing: zeros. Patches start at the n
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
@@ -21,8 +22,9 @@ _U = np.uint64  # Unsigned indices need no check for negative ones, so that the 
 class Retina:
     """A retina of one size for images of one shape.
 
-    Scenes are kept with a margin of zeros around them, as wide as any patch can reach out: no patch needs clipping, and all
-    loops over pixels have a length that the compiler knows.
+    Scenes are kept with a margin of zeros, as wide as any patch can reach out: no patch needs clipping, and all loops over pixels
+    have a length that the compiler knows. The margin lies above and to the left; what reaches out to the right meets the left
+    margin of the next row, what reaches out below the upper margin of the next scene, so that more scenes fit into the cache.
 
     Args:
         image_shape: (H, W) or (C, H, W).
@@ -46,7 +48,7 @@ class Retina:
         _check_sizes(image_shape[-2:], glimpse_size, num_scales, num_zooms)
         self.image_shape, self.num_zooms = image_shape, num_zooms
         self.glimpse_size, self.num_scales = int(glimpse_size), int(num_scales)
-        self.margin = (self.glimpse_size << (self.num_scales + num_zooms - 2)) // 2 + 1
+        self.margin = ((self.glimpse_size << (self.num_scales + num_zooms - 2)) + 1) // 2
         self.dtype = np.dtype(dtype)
         channels = image_shape[:-2]
         self.glimpse_shape = (self.num_scales, *channels, self.glimpse_size, self.glimpse_size)
@@ -56,17 +58,24 @@ class Retina:
         self._cutters = [(scale, cutters[scale + zoom]) for scale in range(self.num_scales) for zoom in range(num_zooms)]
 
     def blank_scenes(self, num_scenes: int) -> NDArray:
-        """Empty scenes with their margin: (N, [C,] H + 2 margin, W + 2 margin)."""
-        height, width = (side + 2 * self.margin for side in self.image_shape[-2:])
-        return np.zeros((num_scenes, *self.image_shape[:-2], height, width), self.dtype)
+        """Empty scenes with their margin: (N, [C,] margin + H, margin + W)."""
+        shape = (num_scenes, *self.image_shape[:-2], *(self.margin + side for side in self.image_shape[-2:]))
+        size = math.prod(shape)
+        pixels = np.zeros(size + (self.margin + 1) * shape[-1], self.dtype)  # Behind the last scene a margin below it.
+        return pixels[:size].reshape(shape)
 
     def inner(self, scenes: NDArray) -> NDArray:
-        """What lies inside the margin: a view (..., H, W)."""
-        height, width = self.image_shape[-2:]
-        return scenes[..., self.margin : self.margin + height, self.margin : self.margin + width]
+        """What is not margin: a view (..., H, W)."""
+        return scenes[..., self.margin :, self.margin :]
 
     def look(self, scenes: NDArray, locations: NDArray, zooms: NDArray | None = None) -> NDArray[np.float32]:
-        """Look once at each of the scenes, which have the margin: see `glimpses`; zooms is (N,), None where Z is 1."""
+        """Look once at each of the scenes, which `blank_scenes` has made; see `glimpses`. zooms is (N,), None where Z is 1.
+
+        Raises:
+            ValueError: scenes from elsewhere, or a location that is not finite.
+        """
+        if scenes.base is None or scenes.dtype != self.dtype or scenes.shape[-1] != self.margin + self.image_shape[-1]:
+            raise ValueError("scenes must be made by this retina's blank_scenes: they need their margin")
         patches = np.empty((len(scenes), *self.glimpse_shape), np.float32)
         if zooms is None:
             zooms = np.zeros(len(scenes), np.int64)
@@ -159,8 +168,8 @@ def _patch_cutter(size: int, factor: int, dtype: str) -> Callable[..., bool]:
                 return False
             if 1 << (zooms[n] + scale) != factor:
                 continue
-            left = _corner(x, width - 2 * margin, span) + margin
-            top = _corner(y, height - 2 * margin, span) + margin
+            left = _corner(x, width - margin, span) + margin
+            top = _corner(y, height - margin, span) + margin
             for channel in range(num_channels):
                 first = _U(((n * num_channels + channel) * height + top) * width + left)
                 for i in range(size):

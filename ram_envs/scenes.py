@@ -49,7 +49,10 @@ class SceneMaker:
         self._images = images.reshape(len(images), -1, height, width)
 
     def make(self, index: NDArray[np.int64], streams: NDArray[np.uint64], scenes: NDArray, envs: NDArray, margin: int) -> None:
-        """Make scenes[envs] (N, [C,] H, W), which have a margin, of the images index (m,), each from its own stream (m,)."""
+        """Make scenes[envs] of the images index (m,), each from its own stream (m,).
+
+        scenes are (N, [C,] margin + H, margin + W), see `ram_envs.retina.Retina`.
+        """
         draws, _ = draw_uniform(streams, 2 + _DRAWS_PER_CLUTTER * self.num_clutter)
         scenes = scenes.reshape(len(scenes), -1, *scenes.shape[-2:])
         brightest = 255 if scenes.dtype == np.uint8 else 1
@@ -61,7 +64,7 @@ def _compose(images, index, draws, scenes, envs, margin, num_clutter, clutter_si
     """Each image at its place on its canvas, then the clutter; draws are (m, 2 + 5 num_clutter) in [0, 1)."""
     num_images, num_channels, height, width = images.shape
     full_height, full_width = scenes.shape[2:]
-    canvas_height, canvas_width = full_height - 2 * margin, full_width - 2 * margin
+    canvas_height, canvas_width = full_height - margin, full_width - margin
     sources, targets = images.reshape(-1), scenes.reshape(-1)
     for i in range(len(index)):
         top = margin + int(draws[i, 1] * (canvas_height - height + 1))

@@ -139,15 +139,24 @@ def test_the_widest_patches_of_bright_images_do_not_overflow():
 
 
 def test_scenes_keep_a_margin_of_zeros():
-    retina = Retina((4, 6), 4, 2)
+    retina = Retina((4, 6), 4, 2)  # The widest patch, 8 pixels, reaches out by 4.
     scenes = retina.blank_scenes(2)
+    assert scenes.shape == (2, 8, 10)
     assert retina.inner(scenes).shape == (2, 4, 6)
     retina.inner(scenes)[...] = 255
     assert scenes.sum() == 2 * 24 * 255
-    for corner in ((-1, -1), (1, 1)):  # The widest patches end within the margin.
+    for corner in ((-1, -1), (1, -1), (-1, 1), (1, 1)):  # Nothing of a neighbour is seen, wherever the patches reach out.
         seen = retina.look(scenes, np.array([corner] * 2, np.float32))
         assert seen[0, 0].sum() == 4  # A quarter of the narrow patch is inside.
+        assert seen[0, 1].sum() == 4
         np.testing.assert_array_equal(seen[0], seen[1])
+
+
+def test_scenes_from_elsewhere_are_refused():
+    retina = Retina((4, 6), 4, 2)
+    for scenes in (retina.blank_scenes(2).copy(), np.zeros((2, 2, 4, 6), np.uint8)[0], retina.blank_scenes(2).astype(np.float32)[:]):
+        with pytest.raises(ValueError, match="scenes must be made by this retina's blank_scenes"):
+            retina.look(scenes, np.zeros((2, 2), np.float32))
 
 
 @pytest.mark.parametrize("bad", [0, -1, 2.5, True, "8"])
