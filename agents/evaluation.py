@@ -51,10 +51,15 @@ def test(model: BaseAlgorithm, env_id: str, env_kwargs: dict[str, Any]) -> dict[
         if local["done"]:
             successes.append(local["info"]["is_success"])
 
-    reward, _ = evaluate_policy(model, env, n_eval_episodes=episodes, deterministic=True, callback=note)
+    rewards, lengths = evaluate_policy(model, env, episodes, deterministic=True, callback=note, return_episode_rewards=True)
     rate = float(np.mean(successes))
-    result = {"test_episodes": episodes, "test_error": round(100 * (1 - rate), 4), "success_rate": round(rate, 6)}
-    return {**result, "mean_reward": round(float(np.mean(reward)), 6)}
+    return {
+        "test_episodes": episodes,
+        "test_error": round(100 * (1 - rate), 4),
+        "success_rate": round(rate, 6),
+        "mean_reward": round(float(np.mean(rewards)), 6),
+        "mean_length": round(float(np.mean(lengths)), 4),
+    }
 
 
 def watch(model: BaseAlgorithm, env_id: str, env_kwargs: dict[str, Any], num_images: int = 8) -> Episodes:
