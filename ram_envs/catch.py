@@ -52,9 +52,7 @@ class Catch(Task):
         self.observation_space: spaces.Space = spaces.Box(0.0, 1.0, (size, size), np.float32)
         self.action_space: spaces.Space = spaces.Discrete(len(MOVES))
 
-    def _set_up(
-        self, num_envs: int, screens: NDArray, margin: int, size: int, ball_speeds: _Speeds, paddle_start: str
-    ) -> None:
+    def _set_up(self, num_envs: int, screens: NDArray, margin: int, size: int, ball_speeds: _Speeds, paddle_start: str) -> None:
         super().__init__(num_envs)
         self.screens = screens  # (N, H, W); the game begins at row and column `margin`.
         self.margin, self.size = margin, size

@@ -50,6 +50,7 @@ class Game:
 
     fps = 20
     pause = 1.5  # Seconds for which the end of an episode is shown.
+    gamma = 1.0  # Below 1 what is dark is shown brighter.
     won_words = "right"
     help = ""
 
@@ -100,6 +101,8 @@ class Game:
         view = self._renderer.view(0)
         if self.full or self.is_over:
             return draw(view, self._renderer.path(0), self.note())
+        if view.look is not None:
+            view = replace(view, look=replace(view.look, glimpse=view.look.glimpse**self.gamma))
         return draw(replace(view, scene=through_retina(view), truth=None), note=self.note())
 
     def step(self, location: NDArray | None, **choices: int) -> None:
@@ -126,6 +129,7 @@ class CatchGame(Game):
 
     fps = Catch.render_fps
     pause = 1.0
+    gamma = 0.5  # A ball of one pixel is too faint for eyes in a coarse patch.
     won_words = "caught"
     help = "arrow keys: paddle, mouse: gaze, R: again, Esc: end"
 
@@ -228,7 +232,8 @@ def play(game: Game, fps: float | None = None, max_frames: int | None = None) ->
     """Let a person play until the window is closed, or for so many pictures; a step is taken after each."""
     pygame = import_pygame()
     fps = game.fps if fps is None else fps
-    window, clock, shown_for, frames = Window(f"{game.env}: {game.help}", fps), pygame.time.Clock(), 0, 0
+    name = type(game.env).__name__ if game.env.spec is None else game.env.spec.id
+    window, clock, shown_for, frames = Window(f"{name}: {game.help}", fps), pygame.time.Clock(), 0, 0
     while not game.is_ended and (max_frames is None or frames < max_frames):
         picture, frames = game.picture(), frames + 1
         window.draw(picture)

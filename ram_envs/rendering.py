@@ -96,7 +96,10 @@ def _take(action: Any, env: int | None) -> Any:
 
 
 def _tile(pictures: tuple[NDArray[np.uint8], ...]) -> NDArray[np.uint8]:
-    """Pictures (H, W, 3) side by side in a grid about as many high as wide."""
+    """Pictures (H, W, 3) in a grid about as many high as wide, with a black line between."""
+    if len(pictures) == 1:
+        return pictures[0]
+    pictures = tuple(np.pad(picture, ((0, 4), (0, 4), (0, 0))) for picture in pictures)
     columns = math.ceil(math.sqrt(len(pictures)))
     blanks = (np.zeros_like(pictures[0]),) * (-len(pictures) % columns)
     rows = [(pictures + blanks)[i : i + columns] for i in range(0, len(pictures), columns)]

@@ -12,6 +12,8 @@ from ram_envs.drawing import import_pygame
 if TYPE_CHECKING:
     import pygame
 
+_INPUT = ("KEYDOWN", "KEYUP", "MOUSEBUTTONDOWN", "MOUSEBUTTONUP", "MOUSEWHEEL", "USEREVENT")
+
 _open_windows: set[Window] = set()  # Of this process: they share one queue of events.
 
 
@@ -36,9 +38,9 @@ class Window:
         """Answer to what the person did, show a picture (H, W, 3) of uint8, and wait until it is time for the next."""
         pygame = import_pygame()
         if self._window is not None and pygame.display.get_init():
-            # The rest is left to the program, as Gymnasium's own environments do; but a mouse that moves would fill the queue.
-            answer_events(pygame.event.get((pygame.QUIT, pygame.WINDOWCLOSE)))
-            pygame.event.clear(pygame.MOUSEMOTION)
+            # What was pressed is left to the program, as Gymnasium's own environments do. Asking for WINDOWCLOSE by name finds
+            # nothing: in SDL's queue it has another type (pygame-ce 2.5).
+            answer_events(pygame.event.get(exclude=[getattr(pygame, name) for name in _INPUT]))
         if self.is_closed:
             return
         self.draw(picture)

@@ -1,0 +1,182 @@
+"""Make the pictures of the docs: one PNG and one looping GIF of each environment.
+
+python -m ram_envs.gallery                             # all of them, into docs/images
+python -m ram_envs.gallery GlimpseCatch-v0 --out here  # one of them, elsewhere
+
+No learned agent is at work. The gaze follows a script that knows the whole scene: it goes to where most has not been seen yet,
+and says the true class with the last glimpse; in Catch eye and paddle follow the ball. The same data and versions of the
+libraries give the same bytes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
+
+from ram_envs import ENVIRONMENTS
+from ram_envs.catch import Catch, GlimpseCatch
+from ram_envs.classification import GlimpseClassification
+from ram_envs.datasets import DataError, ImageSet, load_images
+
+HOLD_SECONDS = 1.5  # The last picture of an episode stays so long.
+_IMAGES = ({"index": 0}, {"index": 1}, {"index": 4})  # What to reset with; fewer games, because they are longer.
+_BALLS = ({"ball_column": 9, "ball_speed": 1}, {"ball_column": 15, "ball_speed": -1})
+_FORGETTING = 0.15  # What is left to see of what has been seen.
+_INKS = np.array([[255, 224, 130], [130, 224, 255], [255, 150, 170]], np.float32)
+_PAPERS = np.array([[60, 40, 110], [110, 40, 30], [15, 80, 70]], np.float32)
+
+
+def make_pictures(env_id: str, folder: Path, dataset: Any = None) -> list[Path]:
+    """Write <env_id>.png, a late step of an episode, and <env_id>.gif, some episodes.
+
+    Args:
+        env_id: a registered environment of this package.
+        folder: where to.
+        dataset: the images instead of the environment's own; None: its own.
+
+    Returns:
+        the two paths.
+
+    Raises:
+        DataError: the images can't be had.
+        gymnasium.error.DependencyNotInstalled: imageio or pygame is missing.
+    """
+    imageio = _import_imageio()
+    env = gym.make(env_id, render_mode="rgb_array", **picture_options(env_id, dataset))
+    episodes = [film(env, options) for options in (_BALLS if "Catch" in env_id else _IMAGES)]
+    env.close()
+    milliseconds = 1000 / env.unwrapped.metadata["render_fps"]
+    durations = [[milliseconds] * (len(frames) - 1) + [1000 * HOLD_SECONDS] for frames in episodes]
+    folder.mkdir(parents=True, exist_ok=True)
+    still, moving = folder / f"{env_id}.png", folder / f"{env_id}.gif"
+    imageio.imwrite(still, episodes[0][len(episodes[0]) * 2 // 3])
+    imageio.imwrite(moving, list(chain(*episodes)), duration=list(chain(*durations)), loop=0)
+    return [still, moving]
+
+
+def picture_options(env_id: str, dataset: Any = None) -> dict[str, Any]:
+    """The options of the pictures that differ from the environment's own; dataset as for `make_pictures`.
+
+    Raises:
+        DataError: the images can't be had.
+    """
+    if ENVIRONMENTS[env_id]["task"] != "classification":
+        return {}
+    options: dict[str, Any] = {"split": "test", "action_format": "box"}
+    if env_id == "GlimpseClassification-v0":
+        return {**options, "dataset": two_digits(load_images(dataset or "mnist", "test")), "num_scales": 2}
+    return options if dataset is None else {**options, "dataset": dataset}
+
+
+def two_digits(digits: ImageSet, number: int = 10) -> ImageSet:
+    """Coloured images (number, 3, 28, 56) of a digit and the next, and what they make together: own images to show."""
+    first = np.arange(number)
+    ink = np.concatenate([digits.images[first], digits.images[first + 1]], axis=-1)[:, None] / np.float32(255)
+    colour = first % len(_INKS)
+    inks, papers = _INKS[colour, :, None, None], _PAPERS[colour, :, None, None]
+    images = (papers + ink * (inks - papers)).astype(np.uint8)
+    return ImageSet("two digits", images, 10 * digits.labels[first] + digits.labels[first + 1], 100)
+
+
+def film(env: gym.Env, reset_options: dict[str, Any]) -> list[NDArray[np.uint8]]:
+    """The pictures (H, W, 3) of one episode, the first before any action."""
+    task: Any = env.unwrapped.task  # type: ignore[attr-defined]
+    env.reset(seed=0, options=reset_options)
+    pictures: list[Any] = [env.render()]
+    for action in follow_ball(task) if isinstance(task, Catch) else read(task):
+        env.step(action)
+        pictures.append(env.render())
+    return pictures
+
+
+def read(task: GlimpseClassification) -> Iterator[NDArray[np.float32]]:
+    """Actions of the format "box": look where most is left to see, and say the true class with the last."""
+    unseen, size = _ink(task), task.gaze.retina.glimpse_size
+    while not task.terminated[0]:
+        left, top = task.gaze.retina.corners(task.gaze.locations)[0][0, 0]
+        unseen[max(top, 0) : max(top + size, 0), max(left, 0) : max(left + size, 0)] *= _FORGETTING
+        column, row = _best_place(unseen, _hat(size))
+        location = 2 * (np.array([[column, row]]) + size / 2) / unseen.shape[::-1] - 1
+        action = task.codec.encode(location, **{"class": task.labels})[0]
+        if task.steps[0] < task.num_glimpses - 1:
+            action[2:] = np.where(action[2:] > 0, -0.999, -1)  # No class has a bar to be seen before it counts.
+        yield action
+
+
+def follow_ball(task: Catch) -> Iterator[Any]:
+    """Actions of Catch, and with a retina those that look at the ball as well."""
+    while not task.terminated[0]:
+        column, row = task.ball[0] + (task.speed[0], 1)
+        column = task.size - 1 - abs(task.size - 1 - abs(column))  # It bounces off the sides.
+        move = np.array([1 + np.sign(column - task.paddle[0])])
+        if isinstance(task, GlimpseCatch):
+            # A hair beside the pixel's middle: there it would be up to rounding where the patches begin.
+            location = 2 * (np.array([[column, row]]) + 0.51) / task.size - 1
+            yield {name: values[0] for name, values in task.codec.encode(location, move=move).items()}
+        else:
+            yield move[0]
+
+
+def _ink(task: GlimpseClassification) -> NDArray[np.float32]:
+    """What there is to see (H, W): what differs from the background where an image may be, elsewhere 0."""
+    scene = task.view(0).scene
+    contrast = np.abs(scene - np.median(scene, axis=(-2, -1), keepdims=True)).reshape(-1, *scene.shape[-2:]).mean(axis=0)
+    height, width = task.images.images.shape[-2:]
+    left, top = _best_place(contrast, np.ones((height, width), np.float32))
+    ink, inside = np.zeros_like(contrast), np.s_[top : top + height, left : left + width]
+    ink[inside] = contrast[inside]
+    return ink
+
+
+def _best_place(values: NDArray, weights: NDArray) -> tuple[int, int]:
+    """Left and top of where a window of such weights (h, w) covers most of the values (H, W)."""
+    sums = np.einsum("yxij,ij->yx", sliding_window_view(values, weights.shape), weights)
+    top, left = np.unravel_index(sums.argmax(), sums.shape)
+    return int(left), int(top)
+
+
+def _hat(size: int) -> NDArray[np.float32]:
+    """Weights (size, size) that are highest in the middle."""
+    slope = 1 - np.abs(np.linspace(-1, 1, size + 2, dtype=np.float32)[1:-1])
+    return np.outer(slope, slope)
+
+
+def _import_imageio() -> Any:
+    try:
+        import imageio.v3 as imageio
+    except ImportError as error:
+        raise gym.error.DependencyNotInstalled('imageio is not installed, run `pip install "ram-envs[train]"`') from error
+    return imageio
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m ram_envs.gallery", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("ids", nargs="*", metavar="ID", help="environments; all where none is named")
+    parser.add_argument("--out", type=Path, default=Path("docs/images"), help="the folder to write to")
+    options = parser.parse_args(arguments)
+    for env_id in options.ids:
+        if env_id not in ENVIRONMENTS:
+            parser.error(f"{env_id!r} is not one of {', '.join(ENVIRONMENTS)}")
+    for env_id in options.ids or ENVIRONMENTS:
+        try:
+            print(*make_pictures(env_id, options.out))
+        except DataError as error:
+            print(f"{env_id}: no pictures, because its images can't be had: {error}", file=sys.stderr)
+        except gym.error.DependencyNotInstalled as error:
+            parser.error(str(error))
+
+
+if __name__ == "__main__":
+    main()
