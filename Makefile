@@ -1,12 +1,13 @@
 # make train   set up, train on real MNIST for about five minutes on two cores, show what was learned
 # make test    set up, run all tests
 # make lint    set up, check style and types
+# make docs    write the environments' pages and their pictures
 
 VENV ?= .venv
 PYTHON ?= python3
 PIP_INSTALL = $(VENV)/bin/python -m pip install --quiet -c constraints.txt
 
-.PHONY: train test lint clean
+.PHONY: train test lint docs clean
 
 train: $(VENV)/.train
 	$(VENV)/bin/python train_agent.py --progress
@@ -18,6 +19,10 @@ lint: $(VENV)/.dev
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+
+docs: $(VENV)/.train
+	$(VENV)/bin/python -m ram_envs.gallery
+	$(VENV)/bin/python docs/pages.py
 
 $(VENV)/.train: setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

@@ -59,11 +59,12 @@ def plot_learning_curve(episodes: NDArray, cpu_seconds: NDArray, error: NDArray,
     for axis, values, name in ((left, episodes, "training episodes"), (right, cpu_seconds, "CPU seconds")):
         axis.plot(values, error, marker=".")
         axis.set_xlabel(name)
-        axis.set_yscale("log")
         axis.grid(True, which="both", alpha=0.3)
-        axis.set_yticks([tick for tick in _TICKS if error.min() / 1.2 <= tick <= error.max() * 1.2])
-        axis.yaxis.set_major_formatter("{x:g}")
-        axis.yaxis.set_minor_formatter(matplotlib.ticker.NullFormatter())
+        if error.min() > 0:
+            axis.set_yscale("log")
+            axis.set_yticks([tick for tick in _TICKS if error.min() / 1.2 <= tick <= error.max() * 1.2])
+            axis.yaxis.set_major_formatter("{x:g}")
+            axis.yaxis.set_minor_formatter(matplotlib.ticker.NullFormatter())
     left.set_ylabel("validation error, %")
     best = int(np.argmin(error))
     left.annotate(f"{error[best]:.2f}", (episodes[best], error[best]), xytext=(0, 6), textcoords="offset points")

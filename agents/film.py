@@ -36,6 +36,8 @@ def record(
     """
     if path.suffix not in FORMATS:
         raise ValueError(f"the film's path must end in one of {FORMATS}, got {path}")
+    if "glimpse" in getattr(model.observation_space, "spaces", {}):
+        env_kwargs = {"action_format": "box", **env_kwargs}  # Shows the scores of all classes.
     env = gym.make(env_id, render_mode="rgb_array", **env_kwargs)
     fps = env.unwrapped.metadata["render_fps"]
     if is_location_and_choice(env.action_space):

@@ -224,7 +224,7 @@ class RAMPolicy(BasePolicy):
             observation: a dict of "glimpse" and "location", with or without a batch axis.
             state: what the last call returned; None at the start.
             episode_start: (N,), whether each observation is the first of its episode; None: only where `state` is None.
-            deterministic: greedy location and class, instead of samples.
+            deterministic: greedy location and choices, instead of samples; the scores are then 2 p - 1 of their probabilities p.
         """
         self.set_training_mode(False)
         obs, is_batch = self.obs_to_tensor(observation)
@@ -238,6 +238,9 @@ class RAMPolicy(BasePolicy):
         with torch.no_grad():
             output = self(obs, self.mask_state(tensors, starts))
             actions = self.to_box(*self.act(output, deterministic, deterministic))
+        if deterministic:  # The highest score is the same, and whoever watches sees how sure the agent is.
+            scores = torch.cat([2 * logits.softmax(-1) - 1 for logits in output.logits], dim=-1)
+            actions[:, 2:] = scores.cpu().numpy()
         new_state = tuple(part.cpu().numpy() for part in output.state)
         return (actions if is_batch else actions[0]), new_state
 

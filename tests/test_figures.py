@@ -29,8 +29,9 @@ def test_glimpses_are_drawn(tmp_path, num_images, num_scales):
     assert (red.sum() > 5) == (num_images > 1)  # A wrong answer is written in red.
 
 
-def test_learning_curve_is_drawn(tmp_path):
-    plot_learning_curve(np.arange(1, 5) * 100, np.arange(4) + 1.0, np.array([30, 9, 3, 2.5]), tmp_path / "curve.png", "RAM")
+@pytest.mark.parametrize("last", [2.5, 0.0])
+def test_learning_curve_is_drawn(tmp_path, last):
+    plot_learning_curve(np.arange(1, 5) * 100, np.arange(4) + 1.0, np.array([30, 9, 3, last]), tmp_path / "curve.png", "RAM")
     picture = imread(tmp_path / "curve.png")[..., :3]
     blue = (picture[..., 2] > 0.6) & (picture[..., 0] < 0.3)
     left, right = np.array_split(blue, 2, axis=1)

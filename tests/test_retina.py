@@ -154,7 +154,11 @@ def test_scenes_keep_a_margin_of_zeros():
 
 def test_scenes_from_elsewhere_are_refused():
     retina = Retina((4, 6), 4, 2)
-    for scenes in (retina.blank_scenes(2).copy(), np.zeros((2, 2, 4, 6), np.uint8)[0], retina.blank_scenes(2).astype(np.float32)[:]):
+    for scenes in (
+        retina.blank_scenes(2).copy(),
+        np.zeros((2, 2, 4, 6), np.uint8)[0],
+        retina.blank_scenes(2).astype(np.float32)[:],
+    ):
         with pytest.raises(ValueError, match="scenes must be made by this retina's blank_scenes"):
             retina.look(scenes, np.zeros((2, 2), np.float32))
 

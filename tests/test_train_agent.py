@@ -1,6 +1,7 @@
 import json
 
 import imageio.v3 as imageio
+import imageio_ffmpeg
 import numpy as np
 import pytest
 
@@ -83,7 +84,7 @@ def test_resume_goes_on_where_a_kill_left_it(finished, tmp_path, monkeypatch):
         main(["--resume", "-f", str(tmp_path)])
 
 
-CATCH = ["--env", "GlimpseCatch-v0", "--env-kwargs", "size:6", "num_scales:1", "--n-envs", "32", "--device", "cpu"]
+CATCH = ["--env", "GlimpseCatch-v0", "--env-kwargs", "size:6", "--n-envs", "32", "--device", "cpu"]
 
 
 @pytest.mark.parametrize("algo", ["ram", "ppo"])
@@ -99,7 +100,7 @@ def test_catch_is_evaluated_on_so_many_games_and_filmed(algo, tmp_path, monkeypa
     film = tmp_path / "film.mp4"
     shown = main(["--algo", algo, "-i", str(folder / "best_model.zip"), "--eval-only", "--record", str(film), *CATCH])
     assert shown["test_error"] == result["test_error"]
-    assert imageio.improps(film, plugin="FFMPEG").shape[0] == shown["frames"]
+    assert imageio_ffmpeg.count_frames_and_secs(str(film))[0] == shown["frames"]
     with pytest.raises(ValueError, match=r"must end in one of \('.gif', '.mp4'\)"):
         main(["--algo", algo, "-i", str(folder / "best_model.zip"), "--record", str(tmp_path / "film.avi"), *CATCH])
 
