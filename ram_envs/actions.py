@@ -100,14 +100,14 @@ class ActionCodec:
         if not isinstance(action, dict) or action.keys() != self.space.spaces.keys():  # type: ignore[attr-defined]
             names = ", ".join(f'"{name}"' for name in ("location", *self.choices))
             raise ValueError(f"action must be a dict with the keys {names}, got {action!r}")
-        locations = _shaped("action['location']", action["location"], (*batch, 2))
-        if not np.isfinite(locations).all():
-            raise ValueError(f"action['location'] must be finite, got {action['location']!r}")
+        given = _shaped("action['location']", action["location"], (*batch, 2)).reshape(-1, 2)
         choices = {
             name: check_choice(f"action['{name}']", action[name], size, batch).reshape(-1) for name, size in self.choices.items()
         }
-        clipped = np.minimum(np.maximum(locations, np.float32(-1)), np.float32(1))
-        return clipped.reshape(-1, 2), choices
+        locations = np.empty_like(given)
+        if not _clip(given, locations):
+            raise ValueError(f"action['location'] must be finite, got {action['location']!r}")
+        return locations, choices
 
     def _decode_box(self, action: Any, batch: tuple[int, ...]) -> _Decoded:
         assert self.space.shape is not None
@@ -137,16 +137,25 @@ def check_choice(name: str, given: Any, size: int | tuple[int, ...], shape: tupl
 
 
 @njit(cache=True)
-def _split_box(values, sizes, locations, choices):
-    """Fill the clipped locations (N, 2) and the best-scored choices (P, N) from values (N, 2 + sum of sizes (P,)).
-
-    False if a value is not finite.
-    """
+def _clip(values, locations):
+    """Fill the locations (N, 2) with the values clipped to [-1, 1]; False if one is not finite."""
     for n in range(values.shape[0]):
         for i in range(2):
             if not np.isfinite(values[n, i]):
                 return False
             locations[n, i] = min(max(values[n, i], np.float32(-1)), np.float32(1))
+    return True
+
+
+@njit(cache=True)
+def _split_box(values, sizes, locations, choices):
+    """Fill the clipped locations (N, 2) and the best-scored choices (P, N) from values (N, 2 + sum of sizes (P,)).
+
+    False if a value is not finite.
+    """
+    if not _clip(values, locations):
+        return False
+    for n in range(values.shape[0]):
         first = 2
         for part in range(sizes.shape[0]):
             best = first

@@ -101,7 +101,7 @@ def load_split(dataset: str, split: str) -> tuple[NDArray[np.uint8], NDArray[np.
     labels = read_idx(folder, f"{prefix}-labels-idx1-ubyte", dataset).astype(np.int64)
     part = {"train": slice(-_NUM_VALIDATION), "validation": slice(-_NUM_VALIDATION, None)}
     chosen = part.get(split, slice(None))
-    return images[chosen], labels[chosen]
+    return images[chosen].copy(), labels[chosen]  # Of its own: NumPy lays large arrays in large pages, which random access needs.
 
 
 def load_mnist_5k(split: str) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:

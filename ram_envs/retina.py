@@ -52,10 +52,7 @@ class Retina:
         self.dtype = np.dtype(dtype)
         channels = image_shape[:-2]
         self.glimpse_shape = (self.num_scales, *channels, self.glimpse_size, self.glimpse_size)
-        cutters = [
-            _patch_cutter(self.glimpse_size, 1 << level, self.dtype.name) for level in range(self.num_scales + num_zooms - 1)
-        ]
-        self._cutters = [(scale, cutters[scale + zoom]) for scale in range(self.num_scales) for zoom in range(num_zooms)]
+        self._cut = _patch_cutter(self.glimpse_size, self.num_scales + num_zooms - 1, self.dtype.name)
 
     def blank_scenes(self, num_scenes: int) -> NDArray:
         """Empty scenes with their margin: (N, [C,] margin + H, margin + W)."""
@@ -81,10 +78,8 @@ class Retina:
             zooms = np.zeros(len(scenes), np.int64)
         channels = (len(scenes), -1, *scenes.shape[-2:])
         cells = (len(scenes), self.num_scales, -1, self.glimpse_size**2)
-        arrays = scenes.reshape(channels), locations, zooms, patches.reshape(cells)
-        for scale, cut in self._cutters:
-            if not cut(*arrays, scale, self.margin):
-                raise ValueError("locations must be finite, got a NaN or an infinity")
+        if not self._cut(scenes.reshape(channels), locations, zooms, patches.reshape(cells), self.margin):
+            raise ValueError("locations must be finite, got a NaN or an infinity")
         return patches
 
     def corners(self, locations: NDArray, zooms: NDArray | None = None) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -145,31 +140,27 @@ def _corner(coordinate, length, width):
 
 
 @lru_cache(maxsize=64)
-def _patch_cutter(size: int, factor: int, dtype: str) -> Callable[..., bool]:
-    """Compile what cuts patches of size * factor pixels: with the sizes known, no loop needs a scalar rest."""
+def _patch_cutter(size: int, num_levels: int, dtype: str) -> Callable[..., bool]:
+    """Compile the loops for glimpses of one size and patches of size, 2 size, ... 2^(num_levels - 1) size pixels.
+
+    Where the compiler knows all lengths it leaves no scalar rests; for the first five levels they are written as constants.
+    """
     # 16 bits hold the sum of 16 x 16 bytes, and twice as many fit into a register as of 32 bits.
-    number = np.float32 if dtype == "float32" else np.uint16 if factor <= 16 else np.uint32
+    number = np.float32 if dtype == "float32" else np.uint16 if num_levels <= 5 else np.uint32
     brightest = 1.0 if dtype == "float32" else 255.0
-    span, cells = size * factor, size * size
 
     @njit(cache=True)
-    def cut(scenes, locations, zooms, patches, scale, margin):
-        """Fill patches[:, scale] (N, k, C, g * g) where this is the factor; False if a location is not finite.
-
-        Each row of cells is first summed downwards over the pixel rows that it covers, then all sideways.
-        """
+    def cut(scenes, locations, zooms, patches, margin):
+        """Fill patches (N, k, C, g * g) from scenes (N, C, H, W) with their margin; False if a location is not finite."""
         num_channels, height, width = scenes.shape[1:]
-        pixels, sums = scenes.reshape(-1), np.empty(size * span, number)
-        mean = np.float32(1.0 / (brightest * factor * factor))
-        below = _U(width)
-        for n in range(scenes.shape[0]):
-            x, y = np.float64(locations[n, 0]), np.float64(locations[n, 1])
-            if not (np.isfinite(x) and np.isfinite(y)):
-                return False
-            if 1 << (zooms[n] + scale) != factor:
-                continue
-            left = _corner(x, width - margin, span) + margin
-            top = _corner(y, height - margin, span) + margin
+        pixels, below = scenes.reshape(-1), _U(width)
+        sums = np.empty((size * size) << (num_levels - 1), number)
+
+        def average(n, scale, factor, x, y):
+            """Each row of cells is first summed downwards over the pixel rows that it covers, then all sideways."""
+            span = size * factor
+            mean = np.float32(1.0 / (brightest * factor * factor))
+            left, top = _corner(x, width - margin, span) + margin, _corner(y, height - margin, span) + margin
             for channel in range(num_channels):
                 first = _U(((n * num_channels + channel) * height + top) * width + left)
                 for i in range(size):
@@ -179,11 +170,30 @@ def _patch_cutter(size: int, factor: int, dtype: str) -> Callable[..., bool]:
                         for r in range(factor):
                             total += number(pixels[above + _U(r) * below + _U(c)])
                         sums[row + _U(c)] = total
-                for j in range(cells):
+                for j in range(size * size):
                     total = number(0)
                     for c in range(factor):
                         total += sums[_U(j * factor + c)]
                     patches[n, scale, channel, j] = np.float32(total) * mean
+
+        for n in range(scenes.shape[0]):
+            x, y = np.float64(locations[n, 0]), np.float64(locations[n, 1])
+            if not (np.isfinite(x) and np.isfinite(y)):
+                return False
+            for scale in range(patches.shape[1] - 1, -1, -1):  # The widest brings the others' pixels into the cache.
+                level = scale + zooms[n]
+                if level == 0:
+                    average(n, scale, 1, x, y)
+                elif num_levels > 1 and level == 1:
+                    average(n, scale, 2, x, y)
+                elif num_levels > 2 and level == 2:
+                    average(n, scale, 4, x, y)
+                elif num_levels > 3 and level == 3:
+                    average(n, scale, 8, x, y)
+                elif num_levels > 4 and level == 4:
+                    average(n, scale, 16, x, y)
+                elif num_levels > 5:
+                    average(n, scale, 1 << level, x, y)
         return True
 
     return cut

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from ram_envs.streams import draw_uniform
 
 _DRAWS_PER_CLUTTER = 5  # Which image, its column and row, the canvas's column and row.
+_AHEAD = 2  # Scenes.
 
 
 class SceneMaker:
@@ -65,27 +66,54 @@ def _compose(images, index, draws, scenes, envs, margin, num_clutter, clutter_si
     num_images, num_channels, height, width = images.shape
     full_height, full_width = scenes.shape[2:]
     canvas_height, canvas_width = full_height - margin, full_width - margin
-    sources, targets = images.reshape(-1), scenes.reshape(-1)
+    sources, targets, plane = images.reshape(-1), scenes.reshape(-1), height * width
+    starts = _first_pixels(images.shape, index, draws, num_clutter, clutter_size)
+    touched = 0
     for i in range(len(index)):
+        if i + _AHEAD < len(index):
+            touched += _touch(sources, starts[i + _AHEAD], width, height, clutter_size)
         top = margin + int(draws[i, 1] * (canvas_height - height + 1))
         left = margin + int(draws[i, 0] * (canvas_width - width + 1))
         for channel in range(num_channels):
-            plane = (envs[i] * num_channels + channel) * full_height
+            first_row = (envs[i] * num_channels + channel) * full_height
             if canvas_height > height or canvas_width > width:
-                targets[(plane + margin) * full_width : (plane + margin + canvas_height) * full_width] = 0
-            source = (index[i] * num_channels + channel) * height * width
-            _copy(sources, source, width, targets, (plane + top) * full_width + left, full_width, height, width)
+                targets[(first_row + margin) * full_width : (first_row + margin + canvas_height) * full_width] = 0
+            target = (first_row + top) * full_width + left
+            _copy(sources, starts[i, 0] + channel * plane, width, targets, target, full_width, height, width)
+        for piece in range(num_clutter):
+            left = margin + int(draws[i, 5 * piece + 5] * (canvas_width - clutter_size + 1))
+            top = margin + int(draws[i, 5 * piece + 6] * (canvas_height - clutter_size + 1))
+            for channel in range(num_channels):
+                source = starts[i, 1 + piece] + channel * plane
+                target = ((envs[i] * num_channels + channel) * full_height + top) * full_width + left
+                _add(sources, source, width, targets, target, full_width, clutter_size, brightest)
+    return touched
+
+
+@njit(cache=True)
+def _first_pixels(shape, index, draws, num_clutter, clutter_size):
+    """Where the image and the pieces of others begin among all pixels: (m, 1 + num_clutter)."""
+    num_images, num_channels, height, width = shape
+    starts = np.empty((len(index), 1 + num_clutter), np.int64)
+    for i in range(len(index)):
+        starts[i, 0] = index[i] * num_channels * height * width
         for piece in range(num_clutter):
             draw = draws[i, 2 + 5 * piece : 7 + 5 * piece]
             other = int(draw[0] * (num_images - 1))
             other += other >= index[i]  # Any image but this one.
             x, y = int(draw[1] * (width - clutter_size + 1)), int(draw[2] * (height - clutter_size + 1))
-            left = margin + int(draw[3] * (canvas_width - clutter_size + 1))
-            top = margin + int(draw[4] * (canvas_height - clutter_size + 1))
-            for channel in range(num_channels):
-                source = ((other * num_channels + channel) * height + y) * width + x
-                target = ((envs[i] * num_channels + channel) * full_height + top) * full_width + left
-                _add(sources, source, width, targets, target, full_width, clutter_size, brightest)
+            starts[i, 1 + piece] = (other * num_channels * height + y) * width + x
+    return starts
+
+
+@njit(cache=True)
+def _touch(sources, starts, width, height, clutter_size):
+    """Read a pixel of every other row that will be needed: memory fetches them while the scenes before are made."""
+    touched = 0
+    for part in range(len(starts)):
+        for row in range(0, height if part == 0 else clutter_size, 2):
+            touched += sources[starts[part] + row * width]
+    return touched
 
 
 @njit(cache=True)
