@@ -63,7 +63,7 @@ class SceneMaker:
 @njit(cache=True)
 def _compose(images, index, draws, scenes, envs, margin, num_clutter, clutter_size, brightest):
     """Each image at its place on its canvas, then the clutter; draws are (m, 2 + 5 num_clutter) in [0, 1)."""
-    num_images, num_channels, height, width = images.shape
+    _, num_channels, height, width = images.shape
     full_height, full_width = scenes.shape[2:]
     canvas_height, canvas_width = full_height - margin, full_width - margin
     sources, targets, plane = images.reshape(-1), scenes.reshape(-1), height * width
