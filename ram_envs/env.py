@@ -128,6 +128,7 @@ class GlimpseVectorEnv(VectorEnv):
     """
 
     metadata: dict[str, Any] = {"render_modes": [*RENDER_MODES], "render_fps": 4}  # noqa: RUF012 (each instance has its own)
+    _renderer: Renderer | None = None  # Gymnasium closes what could not be made, too.
 
     def __init__(
         self,

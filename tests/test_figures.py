@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-pytest.importorskip("matplotlib")
+pytest.importorskip("torch")
 
 from matplotlib.image import imread
 
