@@ -18,6 +18,8 @@ from gymnasium import spaces
 from numba import njit
 from numpy.typing import NDArray
 
+from ram_envs.checks import check_whole
+
 ACTION_FORMATS = ("dict", "box", "multidiscrete", "discrete")
 _Decoded = tuple[NDArray[np.float32], dict[str, NDArray[np.int64]]]
 
@@ -40,8 +42,7 @@ class ActionCodec:
     def __init__(self, choices: dict[str, int], action_format: str = "dict", location_grid: int = 5) -> None:
         if action_format not in ACTION_FORMATS:
             raise ValueError(f"action_format must be one of {ACTION_FORMATS}, got {action_format!r}")
-        if isinstance(location_grid, bool) or not isinstance(location_grid, int) or location_grid < 1:
-            raise ValueError(f"location_grid must be a whole number of at least 1, got {location_grid!r}")
+        check_whole("location_grid", location_grid, 1)
         self.choices, self.action_format, self.location_grid = choices, action_format, location_grid
         self._sizes = np.array(list(choices.values()))
         self._grid = (location_grid, location_grid, *choices.values())

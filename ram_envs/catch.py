@@ -15,6 +15,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from ram_envs.actions import ActionCodec, check_choice
+from ram_envs.checks import check_whole
 from ram_envs.gaze import Gaze
 from ram_envs.retina import Retina
 from ram_envs.streams import draw_uniform
@@ -234,8 +235,7 @@ def _draw_pixels(screens, margin, size, ball, paddle, where, grey):
 
 
 def _check_game(size: Any, ball_speeds: Any, paddle_start: Any) -> None:
-    if isinstance(size, bool) or not isinstance(size, int) or size < PADDLE_WIDTH:
-        raise ValueError(f"size must be a whole number of at least {PADDLE_WIDTH}, got {size!r}")
+    check_whole("size", size, PADDLE_WIDTH)
     speeds = np.asarray(ball_speeds)
     if speeds.ndim != 1 or speeds.size == 0 or speeds.dtype.kind not in "iu" or (np.abs(speeds) >= size).any():
         raise ValueError(f"ball_speeds must be a list of whole numbers between -{size - 1} and {size - 1}, got {ball_speeds!r}")

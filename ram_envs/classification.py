@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ram_envs.actions import ActionCodec
+from ram_envs.checks import check_whole
 from ram_envs.datasets import SPLITS, load_images
 from ram_envs.gaze import Gaze
 from ram_envs.ordering import IMAGE_ORDERS, PassOrder
@@ -80,8 +81,7 @@ class GlimpseClassification(Task):
         action_format: str = "dict",
         location_grid: int = 5,
     ) -> None:
-        if isinstance(num_glimpses, bool) or not isinstance(num_glimpses, int) or num_glimpses < 1:
-            raise ValueError(f"num_glimpses must be a whole number of at least 1, got {num_glimpses!r}")
+        check_whole("num_glimpses", num_glimpses, 1)
         if not 0 <= glimpse_cost < np.inf:
             raise ValueError(f"glimpse_cost must be a number of at least 0, got {glimpse_cost!r}")
         if image_order not in IMAGE_ORDERS:

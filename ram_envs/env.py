@@ -13,6 +13,7 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
 from ram_envs.catch import Catch, GlimpseCatch
+from ram_envs.checks import check_whole
 from ram_envs.classification import GlimpseClassification
 from ram_envs.rendering import RENDER_MODES, Renderer
 from ram_envs.streams import draw_keys
@@ -138,8 +139,7 @@ class GlimpseVectorEnv(VectorEnv):
         render_mode: str | None = None,
         **options: Any,
     ) -> None:
-        if isinstance(num_envs, bool) or not isinstance(num_envs, int) or num_envs < 1:
-            raise ValueError(f"num_envs must be a whole number of at least 1, got {num_envs!r}")
+        check_whole("num_envs", num_envs, 1)
         self.autoreset_mode = _check_autoreset_mode(autoreset_mode)
         self.render_mode = _check_render_mode(render_mode)
         self.num_envs = num_envs

@@ -15,6 +15,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from ram_envs.checks import check_whole
+
 MAX_RELATIVE_WIDTH = 4  # The widest patch may be this many times as wide as the longer side of the image, no more.
 _U = np.uint64  # Unsigned indices need no check for negative ones, so that the loops over pixels are vectorised.
 
@@ -120,8 +122,7 @@ def glimpses(images: NDArray, locations: NDArray, *, glimpse_size: int = 8, num_
 
 def _check_sizes(image_shape: tuple[int, ...], glimpse_size: Any, num_scales: Any, num_zooms: Any) -> None:
     for name, value in (("glimpse_size", glimpse_size), ("num_scales", num_scales), ("num_zooms", num_zooms)):
-        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-            raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+        check_whole(name, value, 1)
     widest = glimpse_size * 2 ** (num_scales + num_zooms - 2)
     limit = MAX_RELATIVE_WIDTH * max(image_shape)
     if widest > limit:

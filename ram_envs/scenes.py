@@ -6,12 +6,11 @@ places out of other random images, are added at random places, and what gets bri
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from ram_envs.checks import check_whole
 from ram_envs.streams import draw_uniform
 
 _DRAWS_PER_CLUTTER = 5  # Which image, its column and row, the canvas's column and row.
@@ -36,10 +35,10 @@ class SceneMaker:
 
     def __init__(self, images: NDArray, canvas_size: int | None = None, num_clutter: int = 0, clutter_size: int = 8) -> None:
         height, width = images.shape[-2:]
-        _check_whole("num_clutter", num_clutter, 0)
-        _check_whole("clutter_size", clutter_size, 1)
+        check_whole("num_clutter", num_clutter, 0)
+        check_whole("clutter_size", clutter_size, 1)
         if canvas_size is not None:
-            _check_whole("canvas_size", canvas_size, max(height, width))
+            check_whole("canvas_size", canvas_size, max(height, width))
         sides = (height, width) if canvas_size is None else (canvas_size, canvas_size)
         if num_clutter and clutter_size > min(height, width):
             raise ValueError(f"clutter_size must be at most {min(height, width)}, a side of the images, got {clutter_size!r}")
@@ -131,8 +130,3 @@ def _add(sources, source, source_step, targets, target, target_step, size, brigh
         for c in range(size):
             at = there + np.uint64(c)
             targets[at] = min(targets[at] + sources[here + np.uint64(c)], brightest)
-
-
-def _check_whole(name: str, given: Any, least: int) -> None:
-    if isinstance(given, bool) or not isinstance(given, (int, np.integer)) or given < least:
-        raise ValueError(f"{name} must be a whole number of at least {least}, got {given!r}")
