@@ -117,6 +117,7 @@ class RAMPolicy(BasePolicy):
         self.location_gradient, self.baseline_gradient = location_gradient, baseline_gradient
         self.glimpse_mean, self.glimpse_std = glimpse_mean, glimpse_std
         self.choices = choices
+        self._scores = [2 * np.eye(size, dtype=np.float32) - 1 for size in choices.values()]  # What is sent for each choice.
         self._mean: Tensor
         self._std: Tensor
         self.register_buffer("_mean", _per_scale("glimpse_mean", glimpse_mean, glimpse_shape), persistent=False)
@@ -205,10 +206,12 @@ class RAMPolicy(BasePolicy):
     def to_box(self, locations: Tensor, choices: Tensor) -> NDArray[np.float32]:
         """Actions (N, 2 + K + ...) for the environment: the location clipped, then 1 for each choice and -1 for the others."""
         assert self.action_space.shape is not None
-        actions = np.full((len(choices), *self.action_space.shape), -1, np.float32)
+        actions = np.empty((len(choices), *self.action_space.shape), np.float32)
         actions[:, :2] = locations.clamp(-1, 1).cpu().numpy()
-        firsts = 2 + np.cumsum([0, *self.choices.values()])[:-1]
-        actions[np.arange(len(actions))[:, None], firsts + choices.cpu().numpy()] = 1
+        first = 2
+        for scores, chosen in zip(self._scores, choices.cpu().numpy().T, strict=True):
+            actions[:, first : first + len(scores)] = scores[chosen]
+            first += len(scores)
         return actions
 
     def predict(

@@ -254,25 +254,27 @@ class RAM(OnPolicyAlgorithm):
         locations, choices = torch.stack(rollout.locations), torch.stack(rollout.choices)
         labels = self._tensor(np.array(rollout.labels)) if rollout.labels else None
         looked_at = self._tensor(~dones).float()
-        old_log_probs = self._log_probs(outputs, locations, choices).detach()
+        old_log_probs = None
+        if not self._keeps_graph:
+            parts = range(1 + choices.shape[-1])
+            old_log_probs = torch.stack([self._log_prob(outputs, locations, choices, part) for part in parts], dim=-1)
         return Batch(locations, choices, self._tensor(advantages), self._tensor(returns), looked_at, labels, old_log_probs)
 
-    def _log_probs(self, outputs: Outputs, locations: Tensor, choices: Tensor) -> Tensor:
-        """(T, N, 1 + P): log-probabilities of the location and of each choice."""
-        location = location_log_prob(locations, outputs.location_mean, self.policy.location_std)
-        parts = [choice_log_prob(choice, logits) for choice, logits in zip(choices.unbind(-1), outputs.logits, strict=True)]
-        return torch.stack([location, *parts], dim=-1)
+    def _log_prob(self, outputs: Outputs, locations: Tensor, choices: Tensor, part: int) -> Tensor:
+        """(T, N): log-probabilities of the locations (part 0) or of a choice (part 1, 2, ...)."""
+        if part == 0:
+            return location_log_prob(locations, outputs.location_mean, self.policy.location_std)
+        return choice_log_prob(choices[..., part - 1], outputs.logits[part - 1])
 
     def _losses(self, batch: Batch, outputs: Outputs) -> dict[str, Tensor]:
         """The terms of the loss, weighted."""
 
         def policy_loss(part: int, weights: Tensor) -> Tensor:
-            if self._keeps_graph:
-                return reinforce_loss(log_probs[..., part], batch.advantages, weights)
-            old = batch.old_log_probs[..., part]
-            return clipped_loss(log_probs[..., part], old, batch.advantages, weights, self.clip_range)
+            log_prob = self._log_prob(outputs, batch.locations, batch.choices, part)
+            if batch.old_log_probs is None:
+                return reinforce_loss(log_prob, batch.advantages, weights)
+            return clipped_loss(log_prob, batch.old_log_probs[..., part], batch.advantages, weights, self.clip_range)
 
-        log_probs = self._log_probs(outputs, batch.locations, batch.choices)
         everywhere = torch.ones_like(batch.looked_at)
         losses = {
             "location_loss": self.location_coef * self.policy.location_std**2 * policy_loss(0, batch.looked_at),

@@ -48,7 +48,7 @@ class Batch:
     returns: Tensor
     looked_at: Tensor  # 0 where an episode ended: nobody looks at the location that its last step names
     labels: Tensor | None
-    old_log_probs: Tensor  # (T, N, 1 + P), of the location and of each choice when they were drawn
+    old_log_probs: Tensor | None  # (T, N, 1 + P), of the location and of each choice when they were drawn; None: once is enough
 
     def of(self, envs: NDArray) -> Batch:
         """The same of some environments."""

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 def main(out: Path, runs: dict[str, Path]) -> None:
     """Draw the share of successes on validation against the steps of the environment, for run folders by their label."""
-    figure = Figure(figsize=(8, 3.6), layout="constrained")
+    figure = Figure(figsize=(10, 3.6), layout="constrained")
     axis = figure.subplots()
     for label, folder in runs.items():
         curve = np.load(folder / "evaluations.npz")
@@ -23,7 +23,7 @@ def main(out: Path, runs: dict[str, Path]) -> None:
     axis.set_ylabel("success on validation, %")
     axis.set_ylim(0, 101)
     axis.grid(True, alpha=0.3)
-    axis.legend(loc="lower right")
+    figure.legend(loc="outside right center")
     figure.savefig(out, dpi=110)
 
 
