@@ -12,7 +12,6 @@ python train_agent.py --env-kwargs num_glimpses:4 -params learning_rate:lin_0.00
 from __future__ import annotations
 
 import argparse
-import ast
 import json
 import os
 import shlex
@@ -31,7 +30,6 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.utils import FloatSchedule
 from stable_baselines3.common.vec_env import VecMonitor
 
-import ram_envs  # noqa: F401 (registers the environments)
 from agents import RAM, make_vec_env
 from agents.callbacks import ResumeCallback, Stopwatch, TimedEvalCallback, TimedSchedule, TimeLimitCallback, resume
 from agents.evaluation import GAME_EVALUATIONS, has_images, make_split, split_options, task_of, test, watch
@@ -46,6 +44,7 @@ from agents.runs import (
     write_result,
     write_yaml,
 )
+from ram_envs.pairs import parse_pairs
 
 HERE = Path(__file__).resolve().parent
 ALGORITHMS: dict[str, type[OnPolicyAlgorithm]] = {"ram": RAM, "ppo": PPO}
@@ -233,20 +232,6 @@ def report(result: dict[str, Any], folder: Path) -> None:
             print(f"  {folder / name}")
 
 
-def parse_pairs(pairs: list[str]) -> dict[str, Any]:
-    """["lr:0.1", "name:x"] as {"lr": 0.1, "name": "x"}."""
-    values: dict[str, Any] = {}
-    for pair in pairs:
-        name, colon, text = pair.partition(":")
-        if not name or not colon:
-            raise SystemExit(f"train_agent.py: {pair!r} must have the form name:value")
-        try:
-            values[name] = ast.literal_eval(text)
-        except (ValueError, SyntaxError):
-            values[name] = text
-    return values
-
-
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     """The command line; the words are rl_zoo3's."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -272,6 +257,10 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if (options.eval_only or options.record) and not options.trained_agent:
         parser.error("--eval-only and --record need -i/--trained-agent PATH")
+    try:
+        parse_pairs([*options.params, *options.env_kwargs])
+    except ValueError as error:
+        parser.error(str(error))
     options.command = shlex.join(["python", "train_agent.py", *(sys.argv[1:] if arguments is None else arguments)])
     options.commit = current_commit(HERE)
     return options

@@ -13,8 +13,6 @@ space looks again at the same place; more than ten classes are typed as a number
 from __future__ import annotations
 
 import argparse
-import ast
-from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +25,7 @@ from ram_envs.classification import GlimpseClassification
 from ram_envs.datasets import DataError
 from ram_envs.drawing import Place, draw, import_pygame
 from ram_envs.env import GlimpseEnv
+from ram_envs.pairs import parse_pairs
 from ram_envs.rendering import Renderer
 from ram_envs.view import through_retina
 from ram_envs.window import Window
@@ -246,24 +245,6 @@ def play(game: Game, fps: float | None = None, max_frames: int | None = None) ->
         elif shown_for > game.pause * fps:
             game.restart()
     window.close()
-
-
-def parse_pairs(pairs: Iterable[str]) -> dict[str, Any]:
-    """["size:12", "name:x"] as {"size": 12, "name": "x"}.
-
-    Raises:
-        ValueError: a colon is missing.
-    """
-    values: dict[str, Any] = {}
-    for pair in pairs:
-        name, colon, text = pair.partition(":")
-        if not name or not colon:
-            raise ValueError(f"{pair!r} must have the form NAME:VALUE")
-        try:
-            values[name] = ast.literal_eval(text)
-        except (ValueError, SyntaxError):
-            values[name] = text
-    return values
 
 
 def main(arguments: list[str] | None = None) -> None:

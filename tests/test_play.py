@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import ram_envs  # noqa: F401 (registers the environments)
-from ram_envs.play import main, new_game, parse_pairs, play
+from ram_envs.play import main, new_game, play
 from ram_envs.view import through_retina
 
 pygame = pytest.importorskip("pygame")
@@ -273,7 +273,3 @@ def test_command_line(capsys):
         with pytest.raises(SystemExit):
             main(arguments)
         assert message in capsys.readouterr().err
-
-
-def test_pairs():
-    assert parse_pairs(["size:12", "split:test", "ball_speeds:(0, 1)"]) == {"size": 12, "split": "test", "ball_speeds": (0, 1)}

@@ -9,7 +9,7 @@ pytest.importorskip("torch")
 
 import train_agent
 from agents import RAM
-from train_agent import main, parse_pairs
+from train_agent import main
 
 SMALL = ["--n-envs", "32", "--device", "cpu", "--env-kwargs", "dataset:mnist-5k", "num_glimpses:3"]
 STEPS = 32 * 3 * 12
@@ -121,16 +121,10 @@ def test_minutes_and_params(tmp_path):
     assert list((tmp_path / "tb").rglob("events*"))
 
 
-def test_pairs():
-    assert parse_pairs(["a:1e-3", "b:x", "c:(0,1)", "d:center", "e:True"]) == {
-        "a": 1e-3,
-        "b": "x",
-        "c": (0, 1),
-        "d": "center",
-        "e": True,
-    }
-    with pytest.raises(SystemExit, match="'nothing' must have the form"):
-        parse_pairs(["nothing"])
+def test_pairs_without_a_colon_are_named(capsys):
+    with pytest.raises(SystemExit):
+        main(["-params", "nothing"])
+    assert "'nothing' must have the form NAME:VALUE" in capsys.readouterr().err
 
 
 def test_help_explains_each_option(capsys):

@@ -85,6 +85,15 @@ def test_dict_actions_are_offered_as_a_box():
     assert_same(single.step(action), box.step(action))
 
 
+def test_further_choices_are_offered_behind_the_class():
+    options = {"num_glimpses": 3, "autoreset_mode": "SameStep", "stop_action": True, "zoom_action": True}
+    dicts, boxes = GymnasiumVecEnv(make_vec(3, **options)), GymnasiumVecEnv(make_vec(3, action_format="box", **options))
+    assert dicts.action_space.choices == {"class": 10, "stop": 2, "zoom": 3}
+    assert dicts.action_space == boxes.action_space
+    for one, other in zip(rollout(dicts, 1, 20), rollout(boxes, 1, 20), strict=True):
+        assert_same(one, other)
+
+
 def test_make_vec_env_monitors_and_seeds():
     env = make_vec_env("GlimpseMNIST-v0", 4, seed=3, dataset=DATASET, **BOX)
     assert isinstance(env, VecMonitor)
