@@ -21,7 +21,7 @@ from agents.distributions import choice_entropy, choice_log_prob, location_log_p
 from agents.losses import advantages_and_returns, baseline_loss, classification_loss, clipped_loss, reinforce_loss
 from agents.networks import State
 from agents.policy import Outputs, RAMPolicy
-from agents.rollout import Batch, Rollout, observations_of
+from agents.rollout import Batch, Rollout
 from agents.vec_env import BoxAction, GymnasiumVecEnv, is_location_and_choice
 
 
@@ -222,10 +222,10 @@ class RAM(OnPolicyAlgorithm):
         if self._keeps_graph:
             logs = [self._update(batch, outputs)]
         else:
-            num_envs, logs = batch.returns.shape[1], []
+            inputs, num_envs, logs = rollout.inputs(), batch.returns.shape[1], []
             for _ in range(self.n_epochs):
                 for envs in np.array_split(torch.randperm(num_envs).numpy(), min(self.n_minibatches, num_envs)):
-                    logs.append(self._update(batch.of(envs), self.policy.unroll(*observations_of(rollout, envs))))
+                    logs.append(self._update(batch.of(envs), self.policy.unroll(*inputs.of(envs))))
         self._n_updates += len(logs)
         self.rollout_buffer = Rollout()  # type: ignore[assignment]
         for name in logs[0]:

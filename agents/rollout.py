@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -12,6 +12,19 @@ from torch import Tensor
 
 from agents.networks import State
 from agents.policy import Outputs
+
+
+class Inputs(NamedTuple):
+    """What `RAMPolicy.unroll` takes."""
+
+    observations: dict[str, Tensor]  # (T, N, ...) each
+    first_state: State
+    episode_starts: NDArray[np.bool_]  # (T, N)
+
+    def of(self, envs: NDArray) -> Inputs:
+        """The same of some environments."""
+        observations = {name: part[:, envs] for name, part in self.observations.items()}
+        return Inputs(observations, tuple(part[envs] for part in self.first_state), self.episode_starts[:, envs])
 
 
 @dataclass
@@ -31,6 +44,12 @@ class Rollout:
 
     def __len__(self) -> int:
         return len(self.rewards)
+
+    def inputs(self) -> Inputs:
+        """What the network was given."""
+        assert self.first_state is not None
+        observations = {name: torch.stack([step[name] for step in self.observations]) for name in self.observations[0]}
+        return Inputs(observations, self.first_state, np.stack(self.episode_starts))
 
     def stacked_outputs(self) -> Outputs:
         """The outputs of all steps: (T, N, ...)."""
@@ -54,11 +73,3 @@ class Batch:
         """The same of some environments."""
         parts: dict[str, Any] = {name: None if part is None else part[:, envs] for name, part in vars(self).items()}
         return Batch(**parts)
-
-
-def observations_of(rollout: Rollout, envs: NDArray) -> tuple[dict[str, Tensor], State, NDArray[np.bool_]]:
-    """What `RAMPolicy.unroll` takes, for some environments."""
-    assert rollout.first_state is not None
-    names = rollout.observations[0]
-    obs = {name: torch.stack([step[name][envs] for step in rollout.observations]) for name in names}
-    return obs, tuple(part[envs] for part in rollout.first_state), np.stack(rollout.episode_starts)[:, envs]

@@ -88,8 +88,9 @@ class Retina:
         """Where the patches lie: columns and rows (N, k, 2) of their top-left pixels (negative: outside), widths (N, k)."""
         levels = np.arange(self.num_scales) + (np.zeros((len(locations), 1), int) if zooms is None else zooms[:, None])
         widths = self.glimpse_size << levels
-        centres = (np.clip(locations.astype(np.float64), -1, 1) + 1) / 2 * self.image_shape[:-3:-1]  # (N, 2)
-        return np.floor(centres[:, None] - widths[..., None] / 2 + 0.5).astype(np.int64), widths
+        corners = np.empty((*widths.shape, 2), np.int64)
+        _find_corners(locations, self.image_shape[:-3:-1], widths, corners)
+        return corners, widths
 
 
 def glimpses(images: NDArray, locations: NDArray, *, glimpse_size: int = 8, num_scales: int = 1) -> NDArray[np.float32]:
@@ -138,6 +139,14 @@ def _corner(coordinate, length, width):
     """The first pixel of a patch `width` wide, centred at `coordinate` of an axis with `length` pixels."""
     centre = (min(max(coordinate, -1.0), 1.0) + 1.0) / 2.0 * length
     return int(np.floor(centre - width / 2.0 + 0.5))
+
+
+@njit(cache=True)
+def _find_corners(locations, sides, widths, corners):
+    for n in range(corners.shape[0]):
+        for scale in range(corners.shape[1]):
+            for axis in range(2):
+                corners[n, scale, axis] = _corner(np.float64(locations[n, axis]), sides[axis], widths[n, scale])
 
 
 @lru_cache(maxsize=64)

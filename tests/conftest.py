@@ -2,11 +2,13 @@
 
 import importlib.util
 import os
+from dataclasses import replace
 
 import gymnasium as gym
 import pytest
 
 import ram_envs
+from ram_envs import datasets, mnist
 from ram_envs.actions import ACTION_FORMATS
 from ram_envs.datasets import DATA_FOLDER_VARIABLE
 
@@ -61,3 +63,31 @@ FORMS = [
 def form(request):
     """Each registered id with options."""
     return request.param
+
+
+def forget_datasets():
+    """What was loaded and fetched before has to be loaded again."""
+    for load in datasets._loaders.values():
+        load.cache_clear()
+    mnist.fetch.cache_clear()
+
+
+@pytest.fixture
+def fresh_datasets(tmp_path, monkeypatch):
+    """No data set loaded or registered before, a cache of the test's own, no mirror."""
+    monkeypatch.setattr(datasets, "_loaders", dict(datasets._loaders))
+    forget_datasets()
+    monkeypatch.setattr(mnist, "cache_folder", lambda dataset: tmp_path / "cache" / dataset)
+    for name, source in mnist.SOURCES.items():
+        monkeypatch.setitem(mnist.SOURCES, name, replace(source, mirrors=("http://127.0.0.1:9/",)))
+    yield
+    forget_datasets()
+
+
+@pytest.fixture
+def no_screen(monkeypatch):
+    """Windows that nobody sees."""
+    pygame = pytest.importorskip("pygame")
+    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
+    yield
+    pygame.quit()

@@ -9,15 +9,9 @@ from ram_envs.play import main, new_game, play
 from ram_envs.view import through_retina
 
 pygame = pytest.importorskip("pygame")
+pytestmark = pytest.mark.usefixtures("no_screen")
 
 IMAGES, LABELS = np.full((6, 20, 20), 255, np.uint8), np.arange(6) % 3
-
-
-@pytest.fixture(autouse=True)
-def no_screen(monkeypatch):
-    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
-    yield
-    pygame.quit()
 
 
 def classification(full=False, seed=0, **kwargs):

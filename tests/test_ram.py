@@ -13,7 +13,6 @@ from stable_baselines3.common.logger import configure
 from stable_baselines3.common.utils import LinearSchedule
 
 from agents import RAM, make_vec_env
-from agents.rollout import observations_of
 
 T = 4
 
@@ -39,14 +38,6 @@ def losses_of(model):
     """The losses of the rollout just collected."""
     outputs = model.rollout_buffer.stacked_outputs()
     return model._losses(model._batch(model.rollout_buffer, outputs), outputs)
-
-
-def test_learns_to_classify():
-    """A tenth of an epoch is enough to be far from the 90 % error of chance."""
-    model = make_model(vec_env(64), learning_rate=2e-3, policy_kwargs={"glimpse_mean": 0.13, "glimpse_std": 0.31})
-    model.learn(64 * T * 150)
-    reward, _ = evaluate_policy(model, vec_env(100, split="validation"), n_eval_episodes=500)
-    assert reward > 0.5
 
 
 def test_every_weight_learns_and_losses_are_logged_one_by_one(tmp_path):
@@ -175,7 +166,7 @@ def test_one_epoch_of_ppo_is_a_step_of_reinforce():
         model.collect_rollouts(model.env, model._init_callback(None), model.rollout_buffer, None)
         rollout, envs = model.rollout_buffer, np.arange(16)
         batch = model._batch(rollout, rollout.stacked_outputs())
-        outputs = rollout.stacked_outputs() if model is once else model.policy.unroll(*observations_of(rollout, envs))
+        outputs = rollout.stacked_outputs() if model is once else model.policy.unroll(*rollout.inputs().of(envs))
         sum(model._losses(batch.of(envs), outputs).values()).backward()
         grads.append([p.grad for p in model.policy.parameters()])
     for one, other in zip(*grads, strict=True):
@@ -194,42 +185,6 @@ def test_ppo_takes_a_step_for_each_minibatch_of_each_epoch(n_steps, tmp_path):
     assert model._entropy_weight() == 0.0  # At the end of its schedule.
     model.save(tmp_path / "model.zip")
     assert RAM.load(tmp_path / "model.zip").n_epochs == 3
-
-
-def test_learns_catch_from_the_final_reward():
-    """The smallest game: far from the 40 % or so of a paddle that moves at random."""
-    env = make_vec_env("GlimpseCatch-v0", 128, size=6, num_scales=1)
-    look = {"core": "lstm", "core_size": 64, "location_gradient": "full", "baseline_gradient": "full"}
-    ppo = {"n_epochs": 4, "n_minibatches": 2, "gae_lambda": 0.95, "normalize_advantage": True, "ent_coef": 0.01}
-    model = RAM("RAMPolicy", env, 3e-3, class_loss="reinforce", policy_kwargs=look, seed=0, device="cpu", **ppo)
-    first, _ = evaluate_policy(model, env, n_eval_episodes=500)
-    model.learn(128 * 5 * 60)
-    reward, _ = evaluate_policy(model, env, n_eval_episodes=500)
-    assert first < 0.7 < 0.9 < reward
-
-
-def test_learns_to_stop_when_looks_cost():
-    """At a price above what a look can earn, the best is to stop at once."""
-    free, dear = (
-        make_vec_env("GlimpseMNIST-v0", 64, dataset=DATASET, num_glimpses=T, stop_action=True, glimpse_cost=cost)
-        for cost in (0, 0.5)
-    )
-    lengths = []
-    for env in (free, dear):
-        model = RAM("RAMPolicy", env, 3e-3, seed=0, device="cpu", location_coef=1.0).learn(64 * 400)
-        lengths.append(np.mean(evaluate_policy(model, env, n_eval_episodes=200, return_episode_rewards=True)[1]))
-    assert lengths[1] < 1.2 < lengths[0]
-
-
-def test_learns_to_zoom():
-    """One glimpse of four pixels tells more about a digit when it is wide: the first is narrow, the second may be chosen."""
-    env = make_vec_env(
-        "GlimpseMNIST-v0", 128, dataset=DATASET, num_glimpses=2, glimpse_size=4, initial_location="center", zoom_action=True
-    )
-    model = RAM("RAMPolicy", env, 2e-3, seed=0, device="cpu").learn(128 * 2 * 250)
-    actions, _ = model.predict(env.reset(), deterministic=True)
-    obs, *_ = env.step(actions)
-    assert obs["zoom"].mean(axis=0)[0] < 0.1  # Hardly anybody stays with the narrow one.
 
 
 def test_seeds_make_runs_repeat():
