@@ -1,29 +1,36 @@
-"""What happens beside the learning: evaluation with a clock, a limit of time, checkpoints to go on from."""
+"""What happens beside the learning: evaluation with a clock, a limit of time."""
 
 from __future__ import annotations
 
-import io
-import os
-import pickle
-import random
+import functools
 import time
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import torch
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
-from stable_baselines3.common.type_aliases import Schedule
 from stable_baselines3.common.vec_env import VecEnv
 from tqdm.rich import tqdm
 
+CLOCKS = ("wall", "cpu")
+
 
 class Stopwatch:
-    """Seconds of training, the pauses left out; it can be stored and taken up again."""
+    """Seconds of training, the pauses left out; it can be stored and taken up again.
 
-    def __init__(self, wall: float = 0.0, cpu: float = 0.0) -> None:
-        self.wall, self.cpu = wall, cpu
+    Args:
+        wall, cpu: seconds that have gone by already.
+        clock: which of the two `used` tells, "wall" or "cpu".
+
+    Raises:
+        ValueError: another clock.
+    """
+
+    def __init__(self, wall: float = 0.0, cpu: float = 0.0, clock: str = "wall") -> None:
+        if clock not in CLOCKS:
+            raise ValueError(f"clock must be one of {CLOCKS}, got {clock!r}")
+        self.wall, self.cpu, self.clock = wall, cpu, clock
         self._since: tuple[float, float] | None = None
 
     def start(self) -> None:
@@ -42,9 +49,14 @@ class Stopwatch:
         wall, cpu = self._since
         return self.wall + time.perf_counter() - wall, self.cpu + time.process_time() - cpu
 
+    def used(self) -> float:
+        """Seconds so far by the clock that counts."""
+        return self.read()[CLOCKS.index(self.clock)]
+
 
 class TimedEvalCallback(EvalCallback):
-    """SB3's `EvalCallback` that also evaluates at the end and leaves its own time out of the training time.
+    """SB3's `EvalCallback` that goes by steps or by the clock, evaluates at the end too, and leaves its own time out of the
+    training time.
 
     `evaluations.npz` holds, beside SB3's own arrays, `train_seconds` and `cpu_seconds`, the time spent on learning before each
     evaluation.
@@ -53,6 +65,9 @@ class TimedEvalCallback(EvalCallback):
         stopwatch: counts the training time.
         eval_env: the environments to evaluate on.
         eval_seed: if given, they are seeded with it for each evaluation: all have the same episodes.
+        eval_steps: environment steps from one evaluation to the next.
+        eval_seconds: the same in seconds of training; one of the two is given.
+        report: called with (steps, error in %) after each evaluation; what it raises ends the training.
         **kwargs: see SB3's `EvalCallback`; `log_path` is needed.
     """
 
@@ -67,32 +82,51 @@ class TimedEvalCallback(EvalCallback):
         "n_calls",
     )
 
-    def __init__(self, stopwatch: Stopwatch, eval_env: VecEnv, eval_seed: int | None = None, **kwargs: Any) -> None:
-        super().__init__(eval_env, **kwargs)
-        self.stopwatch, self.eval_seed = stopwatch, eval_seed
-        self.seconds: list[tuple[float, float]] = []
+    def __init__(
+        self,
+        stopwatch: Stopwatch,
+        eval_env: VecEnv,
+        eval_seed: int | None = None,
+        eval_steps: int | None = None,
+        eval_seconds: float | None = None,
+        report: Callable[[int, float], None] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if (eval_steps is None) == (eval_seconds is None):
+            raise ValueError(f"give one of eval_steps and eval_seconds, got {eval_steps!r} and {eval_seconds!r}")
+        super().__init__(eval_env, eval_freq=1, **kwargs)
+        self.stopwatch, self.eval_seed, self.report = stopwatch, eval_seed, report
+        self.eval_steps, self.eval_seconds = eval_steps, eval_seconds
+        self.seconds: list[tuple[float, float]] = []  # Wall and CPU, before each evaluation.
 
     def _on_training_start(self) -> None:
         self.stopwatch.start()
 
     def _on_step(self) -> bool:
-        num_before = len(self.evaluations_timesteps)
-        if self.eval_freq > 0 and self.n_calls % self.eval_freq == 0:
-            self.stopwatch.pause()
-            self.seconds.append(self.stopwatch.read())
-            self.eval_env.seed(self.eval_seed)
-        goes_on = super()._on_step()
-        if len(self.evaluations_timesteps) > num_before:
-            self._write()
-            self.stopwatch.start()
-        return goes_on
+        return self._evaluate() if self._is_due() else True
 
     def _on_training_end(self) -> None:
-        if self.eval_freq > 0 and self.evaluations_timesteps[-1:] != [self.num_timesteps]:
-            frequency, self.eval_freq = self.eval_freq, 1
-            self._on_step()
-            self.eval_freq = frequency
+        if self.evaluations_timesteps[-1:] != [self.num_timesteps]:
+            self._evaluate()
         self.stopwatch.pause()
+
+    def _is_due(self) -> bool:
+        if self.eval_steps is not None:
+            last = self.evaluations_timesteps[-1] if self.evaluations_timesteps else 0
+            return self.num_timesteps // self.eval_steps > last // self.eval_steps
+        assert self.eval_seconds is not None
+        return self.stopwatch.used() >= self.eval_seconds * (1 + len(self.seconds))
+
+    def _evaluate(self) -> bool:
+        self.stopwatch.pause()
+        self.seconds.append((self.stopwatch.wall, self.stopwatch.cpu))
+        self.eval_env.seed(self.eval_seed)
+        goes_on = super()._on_step()
+        self._write()
+        if self.report is not None:
+            self.report(self.num_timesteps, 100 * (1 - float(np.mean(self.evaluations_successes[-1]))))
+        self.stopwatch.start()
+        return goes_on
 
     def _write(self) -> None:
         assert self.log_path is not None
@@ -113,7 +147,7 @@ class TimedEvalCallback(EvalCallback):
 
 
 class TimeLimitCallback(BaseCallback):
-    """Ends the training after so many seconds; a `TimedSchedule` beside it ends its schedule then.
+    """Ends the training after so many seconds. All schedules of a model that is `on_the_clock` run with the seconds.
 
     Args:
         stopwatch: counts the training time, evaluations left out.
@@ -127,99 +161,30 @@ class TimeLimitCallback(BaseCallback):
         self._bar = tqdm(total=round(seconds), unit="s") if progress_bar else None
 
     def _on_step(self) -> bool:
-        used = self.stopwatch.read()[0]
+        used = min(self.stopwatch.used(), self.seconds)
+        self.model.time_used = used / self.seconds  # type: ignore[attr-defined]
         if self._bar is not None:
-            self._bar.update(min(used, self.seconds) - self._bar.n)
+            self._bar.update(used - self._bar.n)
         return used < self.seconds
-
-    def _on_rollout_end(self) -> None:
-        schedule = self.model.learning_rate
-        if isinstance(schedule, TimedSchedule):
-            schedule.progress_remaining = max(0.0, 1 - self.stopwatch.read()[0] / self.seconds)
 
     def _on_training_end(self) -> None:
         if self._bar is not None:
             self._bar.close()
 
 
-class TimedSchedule:
-    """A schedule that runs with the clock of a `TimeLimitCallback` instead of with the steps."""
-
-    def __init__(self, schedule: Schedule) -> None:
-        self.schedule = schedule
-        self.progress_remaining = 1.0
-
-    def __call__(self, progress_remaining: float) -> float:
-        return self.schedule(self.progress_remaining)
-
-
-class ResumeCallback(BaseCallback):
-    """Keeps one file from which `resume` goes on, between two rollouts: the weights, the optimizer, every random state, the
-    environments in mid-episode where they can tell (`get_state`), the evaluations and the training time so far.
-
-    Args:
-        path: the file.
-        save_freq: environment steps from one checkpoint to the next.
-        evaluation: the callback whose state to keep.
+def on_the_clock(model: BaseAlgorithm) -> BaseAlgorithm:
+    """The model itself, with the schedules of its learning rate, its exploration and so on tied to the time used, as
+    `TimeLimitCallback` tells it, instead of the steps done.
     """
-
-    def __init__(self, path: Path, save_freq: int, evaluation: TimedEvalCallback) -> None:
-        super().__init__()
-        self.path, self.save_freq, self.evaluation = path, save_freq, evaluation
-        self._saved_at = 0
-
-    def _on_training_start(self) -> None:
-        self._saved_at = self.model.num_timesteps
-
-    def _on_step(self) -> bool:
-        return True
-
-    def _on_rollout_start(self) -> None:
-        if self.model.num_timesteps - self._saved_at < self.save_freq:
-            return
-        self._saved_at = self.model.num_timesteps
-        weights = io.BytesIO()
-        self.model.save(weights)
-        state = {
-            "model": weights.getvalue(),
-            "recurrent_state": getattr(self.model, "_state", None),
-            "random": (random.getstate(), np.random.get_state(), torch.get_rng_state()),  # noqa: NPY002 (SB3 draws from it)
-            "env": _env_state(self.training_env),
-            "evaluation": self.evaluation.get_state(),
-            "seconds": self.evaluation.stopwatch.read(),
-        }
-        partial = self.path.with_suffix(".partial")
-        partial.write_bytes(pickle.dumps(state))
-        os.replace(partial, self.path)  # A kill leaves the old checkpoint or the new one, never half of one.
-
-
-def resume(
-    algorithm: type[BaseAlgorithm], path: Path, env: VecEnv, evaluation: TimedEvalCallback, **kwargs: Any
-) -> BaseAlgorithm:
-    """The model of a `ResumeCallback`'s file, with everything else as it was; `learn(..., reset_num_timesteps=False)` goes on.
-
-    The file is a pickle: resume from your own runs only.
-    """
-    state = pickle.loads(path.read_bytes())
-    can_restore = state["env"] is not None
-    env.reset()
-    model = algorithm.load(io.BytesIO(state["model"]), env=env, force_reset=not can_restore, **kwargs)
-    if can_restore:
-        batch, returns, lengths = state["env"]
-        env.env_method("set_state", batch)
-        env.episode_returns, env.episode_lengths = returns, lengths  # type: ignore[attr-defined]
-        model._state = state["recurrent_state"]  # type: ignore[attr-defined]
-    evaluation.set_state(state["evaluation"])
-    evaluation.stopwatch.wall, evaluation.stopwatch.cpu = state["seconds"]
-    random.setstate(state["random"][0])
-    np.random.set_state(state["random"][1])  # noqa: NPY002 (SB3 draws from it)
-    torch.set_rng_state(state["random"][2])
+    model.__class__ = _clocked(type(model))
     return model
 
 
-def _env_state(env: VecEnv) -> tuple[Any, ...] | None:
-    """The state of natively batched environments that can tell it, and of the `VecMonitor` around them."""
-    if not env.has_attr("get_state"):
-        return None
-    returns, lengths = env.episode_returns, env.episode_lengths  # type: ignore[attr-defined]
-    return env.env_method("get_state")[0], returns.copy(), lengths.copy()
+@functools.cache
+def _clocked(algorithm: type[BaseAlgorithm]) -> type[BaseAlgorithm]:
+    def update(self: Any, num_timesteps: int, total_timesteps: int) -> None:
+        self._current_progress_remaining = 1 - self.time_used
+
+    members = {"time_used": 0.0, "_update_current_progress_remaining": update, "__module__": algorithm.__module__}
+    metaclass: Any = type(algorithm)
+    return metaclass(algorithm.__name__, (algorithm,), members)

@@ -6,6 +6,7 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+import torch
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import VecMonitor
@@ -14,6 +15,7 @@ from agents.figures import Episodes
 from agents.vec_env import make_vec_env
 
 EVAL_ENVS = 500
+TEST_SEED = 0  # Of what a model draws even where it is greedy, such as random locations.
 # Games have no images to be split: they are evaluated on so many episodes from a seed that training never sees.
 GAME_EVALUATIONS = {"validation": (2_000, 1_000_000), "test": (10_000, 2_000_000)}
 
@@ -24,7 +26,7 @@ def has_images(env_id: str) -> bool:
 
 
 def split_options(env_id: str, split: str, env_kwargs: dict[str, Any]) -> dict[str, Any]:
-    """The options of the environment that show a split, each image exactly once."""
+    """The options of the environments that show a split, each image exactly once."""
     return {**env_kwargs, "split": split, "image_order": "sequential"} if has_images(env_id) else env_kwargs
 
 
@@ -51,7 +53,9 @@ def test(model: BaseAlgorithm, env_id: str, env_kwargs: dict[str, Any]) -> dict[
         if local["done"]:
             successes.append(local["info"]["is_success"])
 
-    rewards, lengths = evaluate_policy(model, env, episodes, deterministic=True, callback=note, return_episode_rewards=True)
+    with torch.random.fork_rng():
+        torch.manual_seed(TEST_SEED)
+        rewards, lengths = evaluate_policy(model, env, episodes, deterministic=True, callback=note, return_episode_rewards=True)
     rate = float(np.mean(successes))
     return {
         "test_episodes": episodes,
@@ -69,18 +73,19 @@ def watch(model: BaseAlgorithm, env_id: str, env_kwargs: dict[str, Any], num_ima
     obs: Any = env.reset()
     scenes, labels = task.gaze.retina.inner(task.scenes).copy(), task.labels.copy()
     state, over, answers = None, np.zeros(num_images, bool), np.full(num_images, -1)
+    starts = np.ones(num_images, bool)
     seen: list[dict[str, Any]] = []
     while not over.all():
         corners, widths = task.gaze.retina.corners(task.gaze.locations, task.gaze.zooms)
-        now = {"location": obs["location"], "glimpse": obs["glimpse"], "corners": corners, "widths": widths}
+        now = {"location": task.gaze.locations.copy(), "glimpse": task.observe()["glimpse"], "corners": corners, "widths": widths}
         if seen:
             now = {name: np.where(over.reshape(-1, *(1,) * (new.ndim - 1)), seen[-1][name], new) for name, new in now.items()}
         seen.append(now)
-        actions, state = model.predict(obs, state, deterministic=True)
-        first = actions[:, 2 : 2 + task.images.num_classes].argmax(axis=1)
-        answers = np.where(over, answers, first)
+        actions, state = model.predict(obs, state, episode_start=starts, deterministic=True)
+        choices = task.codec.decode(env.unwrapped.to_env(actions), num_images)[1]  # type: ignore[attr-defined]
+        answers = np.where(over, answers, choices["class"])
         obs, _, done, _ = env.step(actions)
-        over |= done
+        starts, over = done, over | done
     path = {name: np.stack([one[name] for one in seen], axis=1) for name in seen[0]}  # (N, T, ...)
     return Episodes(
         scenes,

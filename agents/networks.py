@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
+
+from agents.lstm import lstm_sequence
 
 State = Sequence[Tensor]  # What is carried from step to step, each (N, ...).
 
@@ -24,11 +28,19 @@ class GlimpseNetwork(nn.Module):
     """f_g: what was seen and where, as one vector g_t.
 
     h_g = Rect(Linear(rho)), h_l = Rect(Linear(l)), g = Rect(Linear(h_g) + Linear(h_l)).
+
+    Args:
+        glimpse_shape: (k, g, g), or (k, C, g, g).
+        where_size: the numbers that say where it was taken: 2 of the location, and those of the zoom.
+        hidden_size: units of h_g and h_l each.
+        output_size: units of g_t.
     """
 
-    def __init__(self, num_pixels: int, where_size: int = 2, hidden_size: int = 128, output_size: int = 256) -> None:
+    def __init__(
+        self, glimpse_shape: tuple[int, ...], where_size: int = 2, hidden_size: int = 128, output_size: int = 256
+    ) -> None:
         super().__init__()
-        self.what = nn.Linear(num_pixels, hidden_size)
+        self.what = nn.Linear(math.prod(glimpse_shape), hidden_size)
         self.where = nn.Linear(where_size, hidden_size)
         # One matrix for both: Linear(h_g) + Linear(h_l) = Linear([h_g, h_l]).
         self.both = nn.Linear(2 * hidden_size, output_size)
@@ -41,6 +53,22 @@ class GlimpseNetwork(nn.Module):
         return self.both(torch.cat([what, where], dim=1).relu()).relu()  # (N, output)
 
 
+class Core(Protocol):
+    """What carries the state from step to step; any `torch.nn.Module` with these will do as `core`.
+
+    A method `unroll(inputs (T, N, F), state)` that returns h_1 ... h_T (T, N, H) and the state after them may be there too: it is
+    used for whole sequences, where it can be faster than step after step.
+    """
+
+    num_states: ClassVar[int]  # How many (N, H) tensors the state holds.
+
+    def __init__(self, input_size: int, hidden_size: int) -> None: ...
+
+    def __call__(self, inputs: Tensor, state: State) -> tuple[Tensor, State]:
+        """One step: inputs (N, F) and the state before it to h_t (N, H) and the state after it."""
+        ...
+
+
 class ReLUCore(nn.Module):
     """f_h for classification: h_t = Rect(Linear(h_{t-1}) + Linear(g_t))."""
 
@@ -48,7 +76,6 @@ class ReLUCore(nn.Module):
 
     def __init__(self, input_size: int, hidden_size: int) -> None:
         super().__init__()
-        self.hidden_size = hidden_size
         # One matrix for both: Linear(h) + Linear(g) = Linear([h, g]).
         self.both = nn.Linear(hidden_size + input_size, hidden_size)
         init_linear(self.both, 1.0)
@@ -69,7 +96,6 @@ class LSTMCore(nn.Module):
 
     def __init__(self, input_size: int, hidden_size: int) -> None:
         super().__init__()
-        self.hidden_size = hidden_size
         self.cell = nn.LSTMCell(input_size, hidden_size)
         nn.init.orthogonal_(self.cell.weight_ih)
         nn.init.orthogonal_(self.cell.weight_hh)
@@ -82,5 +108,61 @@ class LSTMCore(nn.Module):
         hidden, memory = self.cell(inputs, (state[0], state[1]))  # (N, H) each
         return hidden, (hidden, memory)
 
+    def unroll(self, inputs: Tensor, state: State) -> tuple[Tensor, State]:
+        """T steps without a new start: (T, N, F) -> (T, N, H)."""
+        hiddens, memory = lstm_sequence(inputs, (state[0], state[1]), self.cell)
+        return hiddens, (hiddens[-1], memory)
 
-CORES: dict[str, type[ReLUCore] | type[LSTMCore]] = {"relu": ReLUCore, "lstm": LSTMCore}
+
+class GRUCore(nn.Module):
+    """A gated recurrent unit."""
+
+    num_states = 1
+
+    def __init__(self, input_size: int, hidden_size: int) -> None:
+        super().__init__()
+        self.cell = nn.GRUCell(input_size, hidden_size)
+        nn.init.orthogonal_(self.cell.weight_ih)
+        nn.init.orthogonal_(self.cell.weight_hh)
+        nn.init.zeros_(self.cell.bias_ih)
+        nn.init.zeros_(self.cell.bias_hh)
+
+    def forward(self, inputs: Tensor, state: State) -> tuple[Tensor, State]:
+        hidden = self.cell(inputs, state[0])  # (N, H)
+        return hidden, (hidden,)
+
+    def unroll(self, inputs: Tensor, state: State) -> tuple[Tensor, State]:
+        """T steps without a new start: (T, N, F) -> (T, N, H)."""
+        weights = [self.cell.weight_ih, self.cell.weight_hh, self.cell.bias_ih, self.cell.bias_hh]
+        hiddens, last = torch.gru(inputs, state[0].unsqueeze(0), weights, True, 1, 0.0, self.training, False, False)
+        return hiddens, (last[0],)
+
+
+class NoCore(nn.Module):
+    """No memory: h_t = g_t."""
+
+    num_states = 0
+
+    def __init__(self, input_size: int, hidden_size: int) -> None:
+        super().__init__()
+        if input_size != hidden_size:
+            raise ValueError(f'core="none" passes its {input_size} inputs on, it can\'t make {hidden_size} of them')
+
+    def forward(self, inputs: Tensor, state: State) -> tuple[Tensor, State]:
+        return inputs, ()
+
+
+CORES: dict[str, type[nn.Module]] = {"relu": ReLUCore, "lstm": LSTMCore, "gru": GRUCore, "none": NoCore}
+
+
+def find_class(name: str, given: str | type, known: dict[str, Any]) -> Any:
+    """The class that an argument names, or is.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if isinstance(given, str) and given in known:
+        return known[given]
+    if isinstance(given, type) and issubclass(given, nn.Module):
+        return given
+    raise ValueError(f"{name} must be one of {tuple(known)} or a class of torch modules, got {given!r}")

@@ -6,24 +6,23 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from agents.core_policy import Observations, Outputs, map_obs, stack
 from agents.networks import State
-from agents.policy import Outputs
 
 
 class Inputs(NamedTuple):
-    """What `RAMPolicy.unroll` takes."""
+    """What `CorePolicy.unroll` takes."""
 
-    observations: dict[str, Tensor]  # (T, N, ...) each
+    observations: Observations  # (T, N, ...) each
     first_state: State
     episode_starts: NDArray[np.bool_]  # (T, N)
 
     def of(self, envs: NDArray) -> Inputs:
         """The same of some environments."""
-        observations = {name: part[:, envs] for name, part in self.observations.items()}
+        observations = map_obs(lambda part: part[:, envs], self.observations)
         return Inputs(observations, tuple(part[envs] for part in self.first_state), self.episode_starts[:, envs])
 
 
@@ -32,14 +31,13 @@ class Rollout:
     """T steps, as they come in."""
 
     first_state: State | None = None  # Before the first step.
-    observations: list[dict[str, Tensor]] = field(default_factory=list)  # T of (N, ...)
+    observations: list[Observations] = field(default_factory=list)  # T of (N, ...)
     episode_starts: list[NDArray] = field(default_factory=list)  # T of (N,)
     outputs: list[Outputs] = field(default_factory=list)  # T of (N, ...), with their graph where that is kept
-    locations: list[Tensor] = field(default_factory=list)  # T of (N, 2), as sampled: not clipped
-    choices: list[Tensor] = field(default_factory=list)  # T of (N, P)
+    actions: list[tuple[Tensor, ...]] = field(default_factory=list)  # T of (N, ...) for each part, as sampled: not clipped
     rewards: list[NDArray] = field(default_factory=list)  # T of (N,)
     dones: list[NDArray] = field(default_factory=list)  # T of (N,)
-    labels: list[list[int]] = field(default_factory=list)  # T of N
+    labels: list[list[int]] = field(default_factory=list)  # T of N, where they are learned from
     last_values: NDArray | None = None  # (N,), the baseline after the last step
 
     def __len__(self) -> int:
@@ -48,28 +46,31 @@ class Rollout:
     def inputs(self) -> Inputs:
         """What the network was given."""
         assert self.first_state is not None
-        observations = {name: torch.stack([step[name] for step in self.observations]) for name in self.observations[0]}
-        return Inputs(observations, self.first_state, np.stack(self.episode_starts))
+        return Inputs(stack(self.observations), self.first_state, np.stack(self.episode_starts))
 
-    def stacked_outputs(self) -> Outputs:
-        """The outputs of all steps: (T, N, ...)."""
-        means, logits, values, _ = zip(*self.outputs, strict=True)
-        return Outputs(torch.stack(means), tuple(map(torch.stack, zip(*logits, strict=True))), torch.stack(values), ())
+    def stacked_outputs(self) -> Any:
+        """The outputs of all steps, without the states: (T, N, ...)."""
+        return stack([output._replace(state=()) for output in self.outputs])  # type: ignore[attr-defined]
 
 
 @dataclass
 class Batch:
     """What the losses need of a rollout beside the model's outputs: (T, N, ...) each."""
 
-    locations: Tensor  # (T, N, 2)
-    choices: Tensor  # (T, N, P)
+    actions: tuple[Tensor, ...]
     advantages: Tensor
     returns: Tensor
     looked_at: Tensor  # 0 where an episode ended: nobody looks at the location that its last step names
     labels: Tensor | None
-    old_log_probs: Tensor | None  # (T, N, 1 + P), of the location and of each choice when they were drawn; None: once is enough
+    old_log_probs: Tensor | None  # (T, N, P), of each part of the actions when they were drawn; None: once is enough
 
     def of(self, envs: NDArray) -> Batch:
         """The same of some environments."""
-        parts: dict[str, Any] = {name: None if part is None else part[:, envs] for name, part in vars(self).items()}
+        parts: dict[str, Any] = {name: _pick(part, envs) for name, part in vars(self).items()}
         return Batch(**parts)
+
+
+def _pick(part: Any, envs: NDArray) -> Any:
+    if part is None:
+        return None
+    return tuple(one[:, envs] for one in part) if isinstance(part, tuple) else part[:, envs]

@@ -7,8 +7,13 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
+from gymnasium import spaces
+from stable_baselines3.common.noise import NormalActionNoise, OrnsteinUhlenbeckActionNoise
 from stable_baselines3.common.utils import LinearSchedule
+
+_NOISES = {"normal": NormalActionNoise, "ornstein-uhlenbeck": OrnsteinUhlenbeckActionNoise}
 
 
 def new_run(log_folder: Path, algo: str, env_id: str) -> Path:
@@ -33,17 +38,55 @@ def unfinished_run(log_folder: Path, algo: str, env_id: str) -> Path:
 
 
 def read_hyperparams(path: Path, env_id: str) -> dict[str, Any]:
-    """The settings for one environment out of a file in rl_zoo3's form; {} where it has none.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-    """
-    settings = yaml.safe_load(path.read_text())
+    """The settings for one environment out of a file in rl_zoo3's form; {} where there are none."""
+    settings = yaml.safe_load(path.read_text()) if path.exists() else {}
     return dict(settings.get(env_id, {}))
 
 
+def merge(settings: dict[str, Any], others: dict[str, Any]) -> dict[str, Any]:
+    """Both together; where both have a value the second's counts, entry by entry where it is a dict."""
+    merged = {**settings, **others}
+    for name in settings.keys() & others.keys():
+        if isinstance(settings[name], dict) and isinstance(others[name], dict):
+            merged[name] = merge(settings[name], others[name])
+    return merged
+
+
+def change(settings: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:
+    """The settings with new values; "policy_kwargs.core" changes one entry of the dict "policy_kwargs", "policy_kwargs" all.
+
+    Raises:
+        ValueError: a name goes into something that has no entries.
+    """
+    changed = dict(settings)
+    for name, value in params.items():
+        first, _, rest = name.partition(".")
+        if rest:
+            entries = changed.get(first, {})
+            if not isinstance(entries, dict):
+                raise ValueError(f"{name} can't be set: {first} is {entries!r}, which has no entries")
+            value = change(entries, {rest: value})
+        changed[first] = value
+    return changed
+
+
+def parse_settings(settings: dict[str, Any], action_space: spaces.Space) -> dict[str, Any]:
+    """rl_zoo3's "lin_0.001" as a schedule that falls to 0, its noise_type and noise_std as action noise; the rest as it is.
+
+    Raises:
+        ValueError: a noise type that is not known, or one without noise_std.
+    """
+    parsed = {name: parse_schedule(value) for name, value in settings.items() if not name.startswith("noise_")}
+    if "noise_type" in settings:
+        if settings["noise_type"] not in _NOISES or "noise_std" not in settings:
+            raise ValueError(f"noise_type must be one of {tuple(_NOISES)}, beside noise_std, got {settings['noise_type']!r}")
+        ones = np.ones(action_space.shape or (1,))
+        parsed["action_noise"] = _NOISES[settings["noise_type"]](0 * ones, settings["noise_std"] * ones)
+    return parsed
+
+
 def parse_schedule(value: Any) -> Any:
-    """rl_zoo3's "lin_0.001" as a schedule that falls to 0; anything else as it is."""
+    """rl_zoo3's "lin_0.001" as a schedule; anything else as it is."""
     if isinstance(value, str) and value.startswith("lin_"):
         return LinearSchedule(float(value.removeprefix("lin_")), 0.0, 1.0)
     return value

@@ -11,7 +11,7 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 from numpy.typing import NDArray
-from stable_baselines3.common.vec_env import VecEnv, VecMonitor
+from stable_baselines3.common.vec_env import VecEnv, VecFrameStack, VecMonitor
 from stable_baselines3.common.vec_env.base_vec_env import (
     VecEnvIndices,
     VecEnvObs,
@@ -22,21 +22,31 @@ LOOK_CHOICES = ("stop", "zoom")  # Choices about how to look, not what to answer
 _Infos = list[dict[str, Any]]
 
 
-def make_vec_env(env_id: str, n_envs: int = 1, seed: int | None = None, **env_kwargs: Any) -> VecMonitor:
+def make_vec_env(env_id: str, n_envs: int = 1, seed: int | None = None, frame_stack: int = 1, **env_kwargs: Any) -> VecMonitor:
     """`gymnasium.make_vec` for Stable-Baselines3: the natively batched environment where there is one, monitored.
 
     Args:
         env_id: a registered id.
         n_envs: N.
         seed: environment i is seeded with seed + i at the first reset.
+        frame_stack: so many of the last observations side by side along the last axis (SB3's `VecFrameStack`), for agents
+            without a memory.
         **env_kwargs: options of the environment.
+
+    Raises:
+        ValueError: frame_stack is below 1.
     """
+    if frame_stack < 1:
+        raise ValueError(f"frame_stack must be at least 1, got {frame_stack!r}")
     if gym.spec(env_id).vector_entry_point is not None:
         env = gym.make_vec(env_id, n_envs, autoreset_mode=AutoresetMode.SAME_STEP, **env_kwargs)
     else:
         mode = {"autoreset_mode": AutoresetMode.SAME_STEP}
         env = gym.make_vec(env_id, n_envs, vectorization_mode="sync", vector_kwargs=mode, **env_kwargs)
-    vec_env = VecMonitor(GymnasiumVecEnv(env))
+    vec_env: VecEnv = GymnasiumVecEnv(env)
+    if frame_stack > 1:
+        vec_env = VecFrameStack(vec_env, frame_stack)
+    vec_env = VecMonitor(vec_env)
     if seed is not None:
         vec_env.seed(seed)
     return vec_env
@@ -82,16 +92,20 @@ class GymnasiumVecEnv(VecEnv):
 
     def step_wait(self) -> VecEnvStepReturn:
         """Observations, rewards (N,), dones (N,) and one info for each environment, as SB3 wants them."""
-        actions: Any = self._actions
-        if self._splits_actions:
-            assert isinstance(self.action_space, ScoresBox)
-            actions = box_to_dict(self.action_space, actions)
+        actions = self.to_env(self._actions)
         obs, rewards, terminated, truncated, info = self.env.step(actions)
         dones = terminated | truncated
         infos = _split_info({**info, "TimeLimit.truncated": truncated & ~terminated}, self.num_envs)
         if dones.any():
             obs = self._end_episodes(obs, dones, actions, info, infos)
         return obs, rewards.astype(np.float32), dones, infos
+
+    def to_env(self, actions: Any) -> Any:
+        """SB3's actions (N, ...) as the environments take them."""
+        if not self._splits_actions:
+            return actions
+        assert isinstance(self.action_space, ScoresBox)
+        return box_to_dict(self.action_space, actions)
 
     def close(self) -> None:
         """Close the environments."""

@@ -3,102 +3,219 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from conftest import DATASET
-from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3 import DQN, PPO
 from stable_baselines3.common.utils import ConstantSchedule, LinearSchedule
 
 from agents import RAM, make_vec_env
-from agents.callbacks import (
-    ResumeCallback,
-    Stopwatch,
-    TimedEvalCallback,
-    TimedSchedule,
-    TimeLimitCallback,
-    resume,
-)
+from agents.callbacks import Stopwatch, TimedEvalCallback, TimeLimitCallback, on_the_clock
 
 N, T = 8, 3
 
 
-def vec_env(**kwargs):
-    options = {"dataset": DATASET, "action_format": "box", "num_glimpses": T, "image_order": "shuffled", **kwargs}
-    return make_vec_env("GlimpseMNIST-v0", N, **options)
+def vec_env(num_envs=N, **kwargs):
+    options = {"dataset": "mnist-5k", "num_glimpses": T, "image_order": "shuffled", **kwargs}
+    return make_vec_env("GlimpseMNIST-v0", num_envs, **options)
 
 
-def make_evaluation(folder):
+def catch(**kwargs):
+    return make_vec_env("GlimpseCatch-v0", 2, size=6, location_grid=1, **kwargs)
+
+
+def make_evaluation(folder, stopwatch=None, **kwargs):
     return TimedEvalCallback(
-        Stopwatch(),
+        stopwatch or Stopwatch(),
         vec_env(split="validation", image_order="sequential"),
         n_eval_episodes=16,
-        eval_freq=5 * T,
         log_path=str(folder),
         best_model_save_path=str(folder),
         verbose=0,
+        **kwargs,
     )
 
 
-class StopAt(BaseCallback):
-    def __init__(self, steps):
-        super().__init__()
-        self.steps = steps
+class Ticks(Stopwatch):
+    """A clock that goes one second further each time that a step has been made."""
 
+    def used(self):
+        return float(self.ticks)
+
+    ticks = 0
+
+
+class TickingLimit(TimeLimitCallback):
     def _on_step(self):
-        return self.model.num_timesteps < self.steps
+        self.stopwatch.ticks += 1
+        return super()._on_step()
 
 
 def test_evaluations_tell_the_training_time(tmp_path):
-    evaluation = make_evaluation(tmp_path)
+    told = []
+    evaluation = make_evaluation(tmp_path, eval_steps=N * T * 5, report=lambda *values: told.append(values))
     RAM("RAMPolicy", vec_env(), seed=0, device="cpu").learn(N * T * 12, evaluation)
     saved = np.load(tmp_path / "evaluations.npz")
     assert saved["timesteps"].tolist() == [N * T * 5, N * T * 10, N * T * 12]  # The last one at the end.
-    assert saved["results"].shape == (3, 16)
+    assert saved["results"].shape == saved["successes"].shape == (3, 16)
     assert (np.diff(saved["train_seconds"]) > 0).all()
     assert (np.diff(saved["cpu_seconds"]) > 0).all()
     assert evaluation.stopwatch.read()[0] == pytest.approx(saved["train_seconds"][-1], abs=0.01)
     assert (tmp_path / "best_model.zip").exists()
+    errors = (100 * (1 - saved["successes"].mean(axis=1))).tolist()
+    assert told == list(zip(saved["timesteps"].tolist(), errors, strict=True))
 
 
-def test_a_resumed_run_equals_an_unbroken_one(tmp_path):
-    def begin(folder):
-        folder.mkdir()
-        evaluation = make_evaluation(folder)
-        keeper = ResumeCallback(folder / "checkpoint.pkl", N * T * 4, evaluation)
-        return evaluation, keeper
-
-    total = N * T * 20
-    schedule = LinearSchedule(1e-3, 0, 1)
-    evaluation, keeper = begin(tmp_path / "unbroken")
-    unbroken = RAM("RAMPolicy", vec_env(), schedule, seed=3, device="cpu").learn(total, [evaluation, keeper])
-
-    broken_evaluation, keeper = begin(tmp_path / "broken")
-    callbacks = [broken_evaluation, keeper, StopAt(N * T * 10 + 1)]  # In mid-episode, after two checkpoints.
-    env = vec_env()
-    RAM("RAMPolicy", env, schedule, seed=3, device="cpu").learn(total, callbacks)
-    torch.manual_seed(99), env.step(np.zeros((N, 12), np.float32))  # What happens in between must not matter.
-
-    checkpoint = tmp_path / "broken" / "checkpoint.pkl"
-    resumed_evaluation = make_evaluation(tmp_path / "broken")
-    keeper = ResumeCallback(checkpoint, N * T * 4, resumed_evaluation)
-    model = resume(RAM, checkpoint, vec_env(), resumed_evaluation, device="cpu")
-    assert model.num_timesteps == N * T * 8
-    model.learn(total - model.num_timesteps, [resumed_evaluation, keeper], reset_num_timesteps=False)
-    for (name, one), other in zip(unbroken.policy.state_dict().items(), model.policy.state_dict().values(), strict=True):
-        assert torch.equal(one, other), name
-    first, second = (np.load(tmp_path / name / "evaluations.npz") for name in ("unbroken", "broken"))
-    assert first["timesteps"].tolist() == second["timesteps"].tolist()
-    np.testing.assert_array_equal(first["results"], second["results"])
+@pytest.mark.parametrize(
+    ("eval_steps", "expected"),
+    [
+        (1, range(8, 49, 8)),  # After each step: there is no time between.
+        (20, [24, 40, 48]),  # As soon as 20, 40 have gone by, and at the end.
+        (24, [24, 48]),
+        (1000, [48]),
+    ],
+)
+def test_evaluations_by_steps(tmp_path, eval_steps, expected):
+    RAM("RAMPolicy", vec_env(), seed=0, device="cpu").learn(48, make_evaluation(tmp_path, eval_steps=eval_steps))
+    assert np.load(tmp_path / "evaluations.npz")["timesteps"].tolist() == list(expected)
 
 
-def test_the_clock_ends_training_and_its_schedule(tmp_path):
-    evaluation = make_evaluation(tmp_path)
-    schedule = TimedSchedule(LinearSchedule(1.0, 0.0, 1.0))
-    model = RAM("RAMPolicy", vec_env(), schedule, seed=0, device="cpu")
-    limit = TimeLimitCallback(evaluation.stopwatch, 0.5)
-    model.learn(10**9, [evaluation, limit])
+def test_evaluations_by_the_clock(tmp_path):
+    watch = Ticks()
+    evaluation = make_evaluation(tmp_path, watch, eval_seconds=4)
+    RAM("RAMPolicy", vec_env(), seed=0, device="cpu").learn(10**9, [TickingLimit(watch, 11), evaluation])
+    # One step of N environments a second: after 4 and 8, and when the 11 are over.
+    assert np.load(tmp_path / "evaluations.npz")["timesteps"].tolist() == [4 * N, 8 * N, 11 * N]
+
+
+def test_what_the_report_raises_ends_the_training(tmp_path):
+    class Pruned(Exception):
+        pass
+
+    def report(steps, error):
+        if steps >= N * T * 4:
+            raise Pruned
+
+    model = RAM("RAMPolicy", vec_env(), seed=0, device="cpu")
+    with pytest.raises(Pruned):
+        model.learn(10**9, make_evaluation(tmp_path, eval_steps=N * T * 2, report=report))
+    assert model.num_timesteps == N * T * 4
+    assert len(np.load(tmp_path / "evaluations.npz")["timesteps"]) == 2  # The last one is written all the same.
+
+
+def test_seeded_evaluations_have_the_same_episodes(tmp_path):
+    class Seen(TimedEvalCallback):
+        def _evaluate(self):
+            self.first_seen = getattr(self, "first_seen", [])
+            goes_on = super()._evaluate()
+            self.first_seen.append(self.eval_env.unwrapped.env.unwrapped.task.streams.copy())
+            return goes_on
+
+    for seed, same in ((5, True), (None, False)):
+        evaluation = Seen(
+            Stopwatch(), catch(), eval_seed=seed, eval_steps=16, n_eval_episodes=4, log_path=str(tmp_path), verbose=0
+        )
+        RAM("RAMPolicy", catch(), class_loss="reinforce", seed=0, device="cpu").learn(32, evaluation)
+        first, second, *_ = evaluation.first_seen
+        assert (first == second).all() == same
+
+
+def test_a_state_is_taken_over(tmp_path):
+    first, second = (make_evaluation(tmp_path, eval_steps=N * T) for _ in range(2))
+    RAM("RAMPolicy", vec_env(), seed=0, device="cpu").learn(N * T * 2, first)
+    second.set_state(first.get_state())
+    assert second.evaluations_timesteps == [N * T, N * T * 2]
+    assert second.seconds == first.seconds
+    assert second.best_mean_reward == first.best_mean_reward > -1
+
+
+def test_the_clock_ends_training(tmp_path):
+    evaluation = make_evaluation(tmp_path, eval_steps=10**9)
+    model = on_the_clock(RAM("RAMPolicy", vec_env(), LinearSchedule(1.0, 0.0, 1.0), seed=0, device="cpu"))
+    model.learn(10**9, [evaluation, TimeLimitCallback(evaluation.stopwatch, 0.3)])
     assert 0 < model.num_timesteps < 10**9
-    assert evaluation.stopwatch.read()[0] >= 0.5
-    assert schedule(1.0) < 0.2
-    assert TimedSchedule(ConstantSchedule(3.0))(0.5) == 3.0
+    assert evaluation.stopwatch.read()[0] >= 0.3
+    assert model.policy.optimizer.param_groups[0]["lr"] < 0.2
+
+
+def test_rates_and_clips_follow_the_clock():
+    """10 seconds, and rollouts of 4: PPO learns after 4 and after 8 of them."""
+    model = on_the_clock(
+        PPO(
+            "MultiInputPolicy",
+            catch(action_format="multidiscrete"),
+            learning_rate=LinearSchedule(1.0, 0.0, 1.0),
+            clip_range=LinearSchedule(0.5, 0.1, 1.0),
+            n_steps=4,
+            batch_size=8,
+            n_epochs=1,
+            device="cpu",
+        )
+    )
+    seen, train = [], model.train
+
+    def note():
+        model._update_learning_rate(model.policy.optimizer)
+        progress = model._current_progress_remaining
+        seen.append((model.policy.optimizer.param_groups[0]["lr"], model.clip_range(progress)))
+        train()
+
+    model.train = note
+    model.learn(10**9, TickingLimit(Ticks(), 10))
+    assert [value for pair in seen for value in pair] == pytest.approx([0.6, 0.5 - 0.4 * 0.4, 0.2, 0.5 - 0.8 * 0.4])
+    assert model.num_timesteps == 20  # 10 steps of 2.
+    assert isinstance(model, PPO)
+    assert type(model).__name__ == "PPO"
+
+
+def test_exploration_follows_the_clock():
+    """From 1 to 0.1 in the first half of 8 seconds."""
+    model = on_the_clock(
+        DQN(
+            "MultiInputPolicy",
+            catch(action_format="discrete"),
+            learning_starts=10**6,
+            buffer_size=100,
+            exploration_fraction=0.5,
+            exploration_final_eps=0.1,
+            device="cpu",
+        )
+    )
+    rates, act = [], model._sample_action
+
+    def note(*arguments):
+        rates.append(model.exploration_rate)
+        return act(*arguments)
+
+    model._sample_action = note
+    model.learn(10**9, TickingLimit(Ticks(), 8))
+    # SB3 sets the rate after each step, from the time used up to it; the first steps are drawn at random anyway.
+    assert rates[1:] == pytest.approx([1 - 0.9 * tick / 4 for tick in (1, 2, 3, 4)] + [0.1] * 3)
+
+
+def test_entropy_follows_the_clock():
+    model = on_the_clock(
+        RAM("RAMPolicy", catch(), class_loss="reinforce", ent_coef=LinearSchedule(1.0, 0.0, 1.0), seed=0, device="cpu", n_steps=2)
+    )
+    seen, train = [], model.train
+    model.train = lambda: (seen.append(model._entropy_weight()), train())
+    model.learn(10**9, TickingLimit(Ticks(), 8))
+    assert seen == pytest.approx([0.75, 0.5, 0.25])  # At the eighth second there is nothing more to learn.
+
+
+def test_a_model_on_the_clock_is_saved_as_its_own_kind(tmp_path):
+    model = on_the_clock(RAM("RAMPolicy", vec_env(), ConstantSchedule(1e-3), seed=0, device="cpu"))
+    model.learn(10**9, TickingLimit(Ticks(), T))
+    model.save(tmp_path / "model.zip")
+    loaded = RAM.load(tmp_path / "model.zip", env=vec_env(), device="cpu")
+    assert type(loaded) is RAM
+    loaded.learn(N * T)  # By steps again.
+    assert loaded._current_progress_remaining == 0
+    assert type(on_the_clock(loaded)) is type(model)
+
+
+def test_a_progress_bar_of_seconds(capsys):
+    watch = Ticks()
+    limit = TickingLimit(watch, 4, progress_bar=True)
+    RAM("RAMPolicy", vec_env(), seed=0, device="cpu").learn(10**9, limit)
+    assert limit._bar.n == 4
 
 
 def test_stopwatch_leaves_pauses_out():
@@ -112,3 +229,16 @@ def test_stopwatch_leaves_pauses_out():
     assert cpu > 2.0
     sum(range(100_000))
     assert watch.read() == (wall, cpu)
+
+
+def test_stopwatch_counts_by_one_of_two_clocks():
+    assert Stopwatch(wall=5.0, cpu=2.0).used() == 5.0
+    assert Stopwatch(wall=5.0, cpu=2.0, clock="cpu").used() == 2.0
+    with pytest.raises(ValueError, match=r"clock must be one of \('wall', 'cpu'\), got 'gpu'"):
+        Stopwatch(clock="gpu")
+
+
+@pytest.mark.parametrize("kwargs", [{}, {"eval_steps": 5, "eval_seconds": 5}])
+def test_steps_or_seconds_are_given(tmp_path, kwargs):
+    with pytest.raises(ValueError, match="give one of eval_steps and eval_seconds"):
+        make_evaluation(tmp_path, **kwargs)

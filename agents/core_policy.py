@@ -1,0 +1,186 @@
+"""What recurrent policies share: a state carried from step to step, whole rollouts at once, and SB3's `predict` with a state."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from numpy.typing import NDArray
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
+from torch import Tensor, nn
+
+from agents.networks import State
+
+Observations = Any  # A tensor (N, ...), or a dict of such.
+
+
+class Outputs(Protocol):
+    """What a policy makes of observations: a NamedTuple of tensors, or of tuples of tensors, (N, ...) or (T, N, ...) each."""
+
+    value: Tensor  # (...), the baseline b_t
+    state: State  # for the next step
+
+
+class CorePolicy(BasePolicy):
+    """A policy with a recurrent core. Subclasses say what goes into the core, and what is made of what comes out of it.
+
+    Args:
+        observation_space, action_space: of a single environment.
+        core: steps the state, see `networks.Core`.
+        core_size: units of h_t.
+        optimizer_class: a torch optimizer.
+        optimizer_kwargs: its arguments but the learning rate; by default the fused variant where there is one.
+        **kwargs: see SB3's `BasePolicy`.
+    """
+
+    core: nn.Module
+
+    def __init__(
+        self,
+        observation_space: spaces.Space,
+        action_space: spaces.Space,
+        optimizer_class: type[torch.optim.Optimizer],
+        optimizer_kwargs: dict[str, Any] | None,
+        core_size: int,
+        **kwargs: Any,
+    ) -> None:
+        if optimizer_kwargs is None:
+            has_fused = "fused" in inspect.signature(optimizer_class).parameters
+            optimizer_kwargs = {"fused": True} if has_fused else {}
+        super().__init__(
+            observation_space,
+            action_space,
+            optimizer_class=optimizer_class,
+            optimizer_kwargs=optimizer_kwargs,
+            **kwargs,
+        )
+        self.core_size = core_size
+
+    def encode(self, obs: Observations) -> Tensor:
+        """The core's inputs (N, F) for observations (N, ...)."""
+        raise NotImplementedError
+
+    def read_out(self, hidden: Tensor, step: Tensor, state: State) -> Any:
+        """The `Outputs` for h_t (..., H), the number (...) of the step in its episode, and the state after it."""
+        raise NotImplementedError
+
+    def act(self, output: Any, deterministic: bool = False) -> tuple[Tensor, ...]:
+        """The parts of the actions, (N, ...) each, as they are sampled; `deterministic`: the most likely ones."""
+        raise NotImplementedError
+
+    def log_probs(self, outputs: Any, actions: tuple[Tensor, ...]) -> Tensor:
+        """Log-probabilities (T, N, P) of the parts of actions (T, N, ...)."""
+        raise NotImplementedError
+
+    def to_env(self, *actions: Tensor) -> NDArray:
+        """The actions (N, ...) as the environment takes them."""
+        raise NotImplementedError
+
+    def _make_optimizer(self, lr_schedule: Schedule) -> None:
+        self.optimizer = self.optimizer_class(
+            self.parameters(),
+            lr=lr_schedule(1),  # type: ignore[call-arg]
+            **self.optimizer_kwargs,
+        )
+
+    def forward(self, obs: Observations, state: State) -> Any:
+        """One step: observations (N, ...), state of (N, H) tensors."""
+        *core_state, step = state
+        hidden, core_state = self.core(self.encode(obs), core_state)  # (N, H), h_t
+        return self.read_out(hidden, step.squeeze(1), (*core_state, step + 1))
+
+    def unroll(self, obs: Observations, state: State, episode_starts: NDArray[np.bool_]) -> Any:
+        """T steps at once, with the gradient through all of them: obs of (T, N, ...), episode_starts (T, N)."""
+        inputs = self.encode(map_obs(lambda part: part.flatten(0, 1), obs)).unflatten(0, episode_starts.shape)  # (T, N, F), g_t
+        if hasattr(self.core, "unroll") and not episode_starts[1:].any():
+            *core_state, step = self.mask_state(state, episode_starts[0])
+            unroll: Any = self.core.unroll
+            hiddens, core_state = unroll(inputs, core_state)
+            steps = step.squeeze(1) + torch.arange(len(inputs), device=step.device).unsqueeze(1)  # (T, N)
+            return self.read_out(hiddens, steps, (*core_state, step + len(inputs)))
+        all_hidden, all_steps = [], []
+        for step_inputs, starts in zip(inputs, episode_starts, strict=True):
+            *core_state, step = self.mask_state(state, starts)
+            hidden, core_state = self.core(step_inputs, core_state)
+            all_hidden.append(hidden)
+            all_steps.append(step.squeeze(1))
+            state = (*core_state, step + 1)
+        return self.read_out(torch.stack(all_hidden), torch.stack(all_steps), state)
+
+    def initial_state(self, num_envs: int) -> State:
+        """h_0 = 0 as tensors (num_envs, H), and the number of the step in the episode (num_envs, 1)."""
+        zeros = torch.zeros(num_envs, self.core_size, device=self.device)
+        step = torch.zeros(num_envs, 1, dtype=torch.long, device=self.device)
+        num_states: Any = self.core.num_states
+        return (*(zeros,) * num_states, step)
+
+    def mask_state(self, state: State | None, episode_start: NDArray[np.bool_]) -> State:
+        """The state with h_0 where an episode starts: episode_start is (N,)."""
+        if state is None or episode_start.all():
+            return self.initial_state(len(episode_start))
+        if not episode_start.any():
+            return state
+        goes_on = torch.as_tensor(~episode_start, device=self.device).unsqueeze(1)
+        return tuple(part * goes_on for part in state)
+
+    def predict(
+        self,
+        observation: NDArray | dict[str, NDArray],
+        state: tuple[NDArray, ...] | None = None,
+        episode_start: NDArray | None = None,
+        deterministic: bool = False,
+    ) -> tuple[NDArray, tuple[NDArray, ...] | None]:
+        """The actions for a batch of observations (or for one), and the state to hand in at the next step.
+
+        Args:
+            observation: with or without a batch axis.
+            state: what the last call returned; None at the start.
+            episode_start: (N,), whether each observation is the first of its episode; None: only where `state` is None.
+            deterministic: the most likely actions, instead of samples.
+        """
+        self.set_training_mode(False)
+        obs, is_batch = self.obs_to_tensor(observation)
+        starts = np.zeros(num_rows(obs), np.bool_)
+        if episode_start is not None:
+            starts |= np.asarray(episode_start, np.bool_)
+        tensors = None
+        if state is not None:
+            tensors = tuple(torch.as_tensor(part, device=self.device) for part in state)
+        with torch.no_grad():
+            output = self(obs, self.mask_state(tensors, starts))
+            actions = self._actions(output, deterministic)
+        new_state = tuple(part.cpu().numpy() for part in output.state)
+        return (actions if is_batch else actions[0]), new_state
+
+    def _actions(self, output: Any, deterministic: bool) -> NDArray:
+        return self.to_env(*self.act(output, deterministic))
+
+    def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> Tensor:
+        output = self(observation, self.initial_state(num_rows(observation)))
+        return torch.as_tensor(self._actions(output, deterministic), device=self.device)
+
+
+def map_obs(function: Callable[[Tensor], Tensor], obs: Observations) -> Observations:
+    """The function of each part of the observations."""
+    return {name: function(part) for name, part in obs.items()} if isinstance(obs, dict) else function(obs)
+
+
+def num_rows(obs: Observations) -> int:
+    """N."""
+    return len(next(iter(obs.values())) if isinstance(obs, dict) else obs)
+
+
+def stack(items: list[Any]) -> Any:
+    """T observations or outputs of (N, ...) as one of (T, N, ...): tensors, and dicts and tuples of them."""
+    first = items[0]
+    if isinstance(first, Tensor):
+        return torch.stack(items)
+    if isinstance(first, dict):
+        return {name: stack([item[name] for item in items]) for name in first}
+    parts = [stack(list(column)) for column in zip(*items, strict=True)]
+    return type(first)(*parts) if hasattr(first, "_fields") else tuple(parts)

@@ -1,0 +1,141 @@
+"""A recurrent actor-critic for any actions: features, a core of your choice, SB3's distributions."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from gymnasium import spaces
+from numpy.typing import NDArray
+from stable_baselines3.common.distributions import make_proba_distribution
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, CombinedExtractor, FlattenExtractor
+from stable_baselines3.common.type_aliases import Schedule
+from torch import Tensor, nn
+
+from agents.core_policy import CorePolicy, Observations
+from agents.extractor import GlimpseExtractor
+from agents.networks import CORES, State, find_class, init_linear
+
+ACTION_GAIN = 0.01  # As in SB3: the first actions are nearly alike everywhere.
+
+
+class RecurrentOutputs(NamedTuple):
+    """What the policy makes of observations: of one for each environment (N, ...), or of T for each (T, N, ...)."""
+
+    params: Tensor  # (..., D), of the actions' distribution
+    value: Tensor  # (...), the baseline b_t
+    state: State  # for the next step
+
+
+class RecurrentPolicy(CorePolicy):
+    """Features extractor, recurrent core, and linear action and value heads that both train all below them.
+
+    Args:
+        observation_space: any that SB3's features extractors take.
+        action_space: Box, Discrete, MultiDiscrete or MultiBinary.
+        lr_schedule: the learning rate by remaining progress (1 to 0).
+        core: "relu", "lstm", "gru", "none" (no memory), or a class of your own, see `networks.Core`.
+        core_size: units of h_t.
+        log_std_init: of a Gaussian for Box actions, learned from there.
+        features_extractor_class: an SB3 features extractor. None: RAM's glimpse network where there is a "glimpse", else SB3's
+            own default.
+        features_extractor_kwargs: its arguments.
+        optimizer_class: a torch optimizer.
+        optimizer_kwargs: its arguments but the learning rate; by default the fused variant where there is one.
+
+    Raises:
+        ValueError: an argument is out of range; the message names it.
+    """
+
+    def __init__(
+        self,
+        observation_space: spaces.Space,
+        action_space: spaces.Space,
+        lr_schedule: Schedule,
+        core: str | type = "lstm",
+        core_size: int = 256,
+        log_std_init: float = 0.0,
+        features_extractor_class: type[BaseFeaturesExtractor] | None = None,
+        features_extractor_kwargs: dict[str, Any] | None = None,
+        optimizer_class: type[torch.optim.Optimizer] = torch.optim.Adam,
+        optimizer_kwargs: dict[str, Any] | None = None,
+    ) -> None:
+        core_class = find_class("core", core, CORES)
+        super().__init__(
+            observation_space,
+            action_space,
+            optimizer_class,
+            optimizer_kwargs,
+            core_size,
+            features_extractor_class=features_extractor_class or _default_extractor(observation_space),
+            features_extractor_kwargs=features_extractor_kwargs,
+        )
+        self.core_name, self.log_std_init = core, log_std_init
+        self.features_extractor = self.make_features_extractor()
+        self.core = core_class(self.features_extractor.features_dim, core_size)
+        self.distribution: Any = make_proba_distribution(action_space)
+        heads: Any = self.distribution.proba_distribution_net
+        self.log_std: nn.Parameter | None = None
+        if isinstance(action_space, spaces.Box):
+            self.action_head, self.log_std = heads(core_size, log_std_init)
+        else:
+            self.action_head = heads(core_size)
+        self.value_head = nn.Linear(core_size, 1)
+        init_linear(self.action_head, ACTION_GAIN)
+        init_linear(self.value_head, 1.0)
+        self._make_optimizer(lr_schedule)
+
+    def encode(self, obs: Observations) -> Tensor:
+        """The features (N, F)."""
+        return self.extract_features(obs, self.features_extractor)
+
+    def read_out(self, hidden: Tensor, step: Tensor, state: State) -> RecurrentOutputs:
+        """Both heads' outputs for h_t (..., H)."""
+        return RecurrentOutputs(self.action_head(hidden), self.value_head(hidden).squeeze(-1), state)
+
+    def act(self, output: RecurrentOutputs, deterministic: bool = False) -> tuple[Tensor, ...]:
+        """Actions (N, ...), not clipped: samples, or with `deterministic` the most likely ones."""
+        with torch.no_grad():
+            return (self._distribution(output.params).get_actions(deterministic),)
+
+    def log_probs(self, outputs: RecurrentOutputs, actions: tuple[Tensor, ...]) -> Tensor:
+        """Log-probabilities (T, N, 1) of actions (T, N, ...)."""
+        steps = outputs.value.shape
+        log_probs = self._distribution(outputs.params.flatten(0, 1)).log_prob(actions[0].flatten(0, 1))
+        return log_probs.unflatten(0, steps).unsqueeze(-1)
+
+    def entropy(self, outputs: RecurrentOutputs) -> Tensor:
+        """The mean entropy of the actions in nats."""
+        return self._distribution(outputs.params.flatten(0, 1)).entropy().mean()
+
+    def to_env(self, *actions: Tensor) -> NDArray:
+        """The actions (N, ...), in a Box clipped to its bounds."""
+        sent = actions[0].cpu().numpy()
+        if isinstance(self.action_space, spaces.Box):
+            return sent.clip(self.action_space.low, self.action_space.high)
+        return sent
+
+    def _distribution(self, params: Tensor) -> Any:
+        if self.log_std is None:
+            return self.distribution.proba_distribution(params)
+        return self.distribution.proba_distribution(params, self.log_std)
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        return {
+            "observation_space": self.observation_space,
+            "action_space": self.action_space,
+            "lr_schedule": self._dummy_schedule,  # A loaded policy is there to act.
+            "core": self.core_name,
+            "core_size": self.core_size,
+            "log_std_init": self.log_std_init,
+            "features_extractor_class": self.features_extractor_class,
+            "features_extractor_kwargs": self.features_extractor_kwargs,
+            "optimizer_class": self.optimizer_class,
+            "optimizer_kwargs": self.optimizer_kwargs,
+        }
+
+
+def _default_extractor(space: spaces.Space) -> type[BaseFeaturesExtractor]:
+    if not isinstance(space, spaces.Dict):
+        return FlattenExtractor
+    return GlimpseExtractor if "glimpse" in space.spaces else CombinedExtractor
