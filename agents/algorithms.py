@@ -184,7 +184,8 @@ def _has_formats(env_id: str, env_kwargs: dict[str, Any]) -> bool:
 
 def _space(env_id: str, env_kwargs: dict[str, Any]) -> spaces.Space:
     """The actions in the environment's own format."""
-    env = gym.make(env_id, **{name: value for name, value in env_kwargs.items() if name != "action_format"})
+    others = ("action_format", "frame_stack")  # The second is `make_vec_env`'s.
+    env = gym.make(env_id, **{name: value for name, value in env_kwargs.items() if name not in others})
     env.close()
     return env.action_space
 

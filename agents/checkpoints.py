@@ -18,8 +18,9 @@ from stable_baselines3.common.vec_env import VecEnv, VecFrameStack
 
 from agents.callbacks import TimedEvalCallback
 
-# What algorithms carry from step to step and do not save: the recurrent states, what was replayed from.
-_UNSAVED = ("_state", "_last_lstm_states", "replay_buffer")
+# What algorithms carry from step to step and do not save, or do not load: the recurrent states, what is replayed, and the random
+# state that actions are drawn from to explore.
+_UNSAVED = ("_state", "_last_lstm_states", "replay_buffer", "action_space")
 
 
 class ResumeCallback(BaseCallback):
@@ -57,12 +58,14 @@ class ResumeCallback(BaseCallback):
             "model": weights.getvalue(),
             "unsaved": {name: getattr(self.model, name) for name in _UNSAVED if hasattr(self.model, name)},
             "random": (random.getstate(), np.random.get_state(), torch.get_rng_state()),  # noqa: NPY002 (SB3 draws from it)
+            "cuda": torch.cuda.get_rng_state_all() if self.model.device.type == "cuda" else [],
             "env": _env_state(self.training_env),
             "evaluation": self.evaluation.get_state(),
             "seconds": self.evaluation.stopwatch.read(),
         }
         partial = self.path.with_suffix(".partial")
-        partial.write_bytes(pickle.dumps(state))
+        with partial.open("wb") as file:  # What is replayed can be too large to be held twice.
+            pickle.dump(state, file)
         os.replace(partial, self.path)  # A kill leaves the old checkpoint or the new one, never half of one.
 
 
@@ -80,12 +83,13 @@ def resume(
         evaluation: goes on where the run's was.
         **kwargs: for `load`.
     """
-    state = pickle.loads(path.read_bytes())
+    with path.open("rb") as file:
+        state = pickle.load(file)
     can_restore = state["env"] is not None
     env.reset()
     model = load(io.BytesIO(state["model"]), env=env, force_reset=not can_restore, **kwargs)
     for name, value in state["unsaved"].items():
-        if can_restore or name == "replay_buffer":
+        if can_restore or name in ("replay_buffer", "action_space"):
             setattr(model, name, value)
     if can_restore:
         _set_env_state(env, state["env"])
@@ -94,6 +98,7 @@ def resume(
     random.setstate(state["random"][0])
     np.random.set_state(state["random"][1])  # noqa: NPY002 (SB3 draws from it)
     torch.set_rng_state(state["random"][2])
+    torch.cuda.set_rng_state_all(state["cuda"])
     return model
 
 

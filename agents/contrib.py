@@ -48,11 +48,18 @@ class CoreAsLSTM(nn.Module):
         """All of h_t (T, N, H) and the last states, for inputs (T, N, F) and the states (1, N, H) before them."""
         num_states = self.core.num_states
         carried: State = tuple(state.squeeze(0) for state in states[:num_states])  # (N, H) each
+        if len(inputs) > 1 and hasattr(self.core, "unroll"):
+            hidden, carried = self.core.unroll(inputs, carried)
+        else:
+            hidden, carried = self._step_by_step(inputs, carried)
+        return hidden, (*(state.unsqueeze(0) for state in carried), *states[num_states:])
+
+    def _step_by_step(self, inputs: Tensor, state: State) -> tuple[Tensor, State]:
         hiddens = []
         for step_inputs in inputs:
-            hidden, carried = self.core(step_inputs, carried)
+            hidden, state = self.core(step_inputs, state)
             hiddens.append(hidden)
-        return torch.stack(hiddens), (*(state.unsqueeze(0) for state in carried), *states[num_states:])
+        return torch.stack(hiddens), state
 
 
 class RecurrentCorePolicy(RecurrentActorCriticPolicy):

@@ -1,24 +1,33 @@
 """A run that was stopped goes on as if nothing had been, bit for bit, with every kind of algorithm."""
 
+import pickle
+
+import gymnasium as gym
 import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
 
+from gymnasium.vector import SyncVectorEnv
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.noise import OrnsteinUhlenbeckActionNoise
 from stable_baselines3.common.utils import LinearSchedule
+from stable_baselines3.common.vec_env import VecMonitor
 
-from agents import RAM, get_algorithm, make_vec_env
+from agents import EpisodePPO, get_algorithm, make_vec_env
 from agents.callbacks import Stopwatch, TimedEvalCallback
 from agents.checkpoints import ResumeCallback, resume
+from agents.vec_env import GymnasiumVecEnv
 
 N = 4
 MNIST = ("GlimpseMNIST-v0", {"dataset": "mnist-5k", "num_glimpses": 3, "image_order": "shuffled"})
 CATCH = ("GlimpseCatch-v0", {"size": 6, "location_grid": 2, "paddle_start": "random"})
 NET = {"policy_kwargs": {"net_arch": [8]}}
-OFF_POLICY = {"learning_starts": 16, "batch_size": 8, "buffer_size": 100, **NET}
+OFF_POLICY = {"learning_starts": 100, "batch_size": 8, "buffer_size": 30, **NET}  # Draws at random before and after the stop.
+EXPLORING = {**OFF_POLICY, "learning_starts": 8, "exploration_final_eps": 0.7}
 PPO = {"n_steps": 4, "batch_size": 8, "n_epochs": 2, **NET}  # Rollouts that end in mid-episode.
 LSTM = {"policy_kwargs": {"lstm_hidden_size": 8, "net_arch": [8]}}
+NOISE = OrnsteinUhlenbeckActionNoise(np.zeros(5), 0.2 * np.ones(5))  # It has a state of its own.
 CASES = {
     "ram": ("ram", MNIST, {"learning_rate": LinearSchedule(1e-3, 0, 1)}),
     "ram of several epochs": ("ram", CATCH, {"class_loss": "reinforce", "n_epochs": 2, "n_minibatches": 2, "n_steps": 4}),
@@ -30,10 +39,10 @@ CASES = {
     "ppo": ("ppo", CATCH, PPO),
     "ppo with frames": ("ppo", ("GlimpseMNIST-v0", {**MNIST[1], "frame_stack": 3}), PPO),
     "a2c": ("a2c", CATCH, {"n_steps": 3, **NET}),
-    "dqn": ("dqn", CATCH, {**OFF_POLICY, "exploration_fraction": 0.5, "target_update_interval": 20}),
-    "dqn with frames": ("dqn", ("GlimpseCatch-v0", {**CATCH[1], "frame_stack": 2}), OFF_POLICY),
+    "dqn": ("dqn", CATCH, {**EXPLORING, "exploration_fraction": 1.0, "target_update_interval": 20}),
+    "dqn with frames": ("dqn", ("GlimpseCatch-v0", {**CATCH[1], "frame_stack": 2}), EXPLORING),
     "sac": ("sac", CATCH, OFF_POLICY),
-    "td3": ("td3", ("GlimpseCatch-v0", {**CATCH[1], "frame_stack": 2}), OFF_POLICY),
+    "td3": ("td3", ("GlimpseCatch-v0", {**CATCH[1], "frame_stack": 2}), {**OFF_POLICY, "action_noise": NOISE}),
 }
 TOTAL, EVERY, STOP = 160, 40, 100  # Steps; stopped after two checkpoints, in mid-rollout where there are rollouts.
 
@@ -99,3 +108,74 @@ def assert_same(one, other, where):
         assert torch.equal(one, other), where
     else:
         assert one == other, where
+
+
+class Counted(gym.Env):
+    """Ends after five steps; it can't tell its state."""
+
+    observation_space, action_space = gym.spaces.Box(0, 5, (1,)), gym.spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        self.time = 0
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        self.time += 1
+        return np.full(1, self.time, np.float32), 1.0, self.time == 5, False, {"is_success": True}
+
+
+def make_counted(folder):
+    env, eval_env = (GymnasiumVecEnv(SyncVectorEnv([Counted] * 2, autoreset_mode="SameStep")) for _ in range(2))
+    options = {"eval_steps": 16, "n_eval_episodes": 2, "log_path": str(folder), "verbose": 0}
+    return VecMonitor(env), TimedEvalCallback(Stopwatch(), VecMonitor(eval_env), **options)
+
+
+def test_environments_that_can_not_tell_their_state_begin_anew(tmp_path):
+    (env, evaluation), path = make_counted(tmp_path), tmp_path / "checkpoint.pkl"
+    model = EpisodePPO("RecurrentPolicy", env, n_steps=3, seed=0, device="cpu")
+    model.learn(30, [evaluation, ResumeCallback(path, evaluation)])
+    env, evaluation = make_counted(tmp_path)
+    resumed = resume(EpisodePPO.load, path, env, evaluation, device="cpu")
+    assert resumed.num_timesteps == 18
+    assert evaluation.evaluations_timesteps == [16]
+    seen, forward = [], resumed.policy.forward
+    resumed.policy.forward = lambda obs, state: seen.append((obs.flatten().tolist(), state[-1].flatten().tolist())) or forward(
+        obs, state
+    )
+    resumed.learn(12, [evaluation, ResumeCallback(path, evaluation)], reset_num_timesteps=False)
+    assert resumed.num_timesteps == 30
+    assert seen[0] == ([0, 0], [0, 0])  # The first steps of new episodes.
+    assert evaluation.evaluations_timesteps == [16, 30]
+
+
+def test_a_checkpoint_is_written_after_each_evaluation(tmp_path):
+    (env, evaluation), path = make_counted(tmp_path), tmp_path / "checkpoint.pkl"
+    written = []
+
+    class Note(ResumeCallback):
+        def _save(self):
+            super()._save()
+            written.append(self.model.num_timesteps)
+
+    model = EpisodePPO("RecurrentPolicy", env, n_steps=3, seed=0, device="cpu")
+    model.learn(60, [evaluation, Note(path, evaluation)])
+    assert evaluation.evaluations_timesteps == [16, 32, 48, 60]
+    assert written == [18, 36, 48]  # When the next rollout begins; not when there is none.
+
+
+def test_a_kill_while_writing_leaves_the_old_checkpoint(tmp_path, monkeypatch):
+    (env, evaluation), path = make_counted(tmp_path), tmp_path / "checkpoint.pkl"
+    model = EpisodePPO("RecurrentPolicy", env, n_steps=3, seed=0, device="cpu")
+    model.learn(30, [evaluation, ResumeCallback(path, evaluation)])
+    kept, dump = path.read_bytes(), pickle.dump
+
+    def die_half_way(state, file):
+        dump("half", file)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pickle, "dump", die_half_way)
+    env, evaluation = make_counted(tmp_path)
+    model = EpisodePPO("RecurrentPolicy", env, n_steps=3, seed=0, device="cpu")
+    with pytest.raises(KeyboardInterrupt):
+        model.learn(30, [evaluation, ResumeCallback(path, evaluation)])
+    assert path.read_bytes() == kept

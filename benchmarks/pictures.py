@@ -1,0 +1,131 @@
+"""Pictures of a comparison: learning curves with bands over seeds, and aggregates with their intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from benchmarks.results import PublishedRun
+from benchmarks.scores import Estimate
+
+# Okabe and Ito's colours without the yellow, which is lost on white; dashes and markers tell apart what shares a colour.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#56B4E9", "#E69F00")
+DASHES: tuple[Any, ...] = ("-", (0, (4, 1.5)), (0, (1, 1)), (0, (5, 1, 1, 1)))
+MARKERS = "os^DvP*X<>hpd8"
+GRID = 200  # Points of a curve.
+Spacing = Callable[[float, float, int], NDArray[np.float64]]
+# What progress is measured by: the axis' label, its unit, and how points are spread over it.
+CLOCKS: dict[str, tuple[str, float, Spacing]] = {
+    "timesteps": ("million steps of the environment", 1e-6, np.geomspace),
+    "cpu_seconds": ("CPU minutes of training", 1 / 60, np.linspace),
+}
+Curves = Sequence[Mapping[str, NDArray[np.float64]]]  # Of one algorithm's seeds.
+
+
+def style_of(number: int) -> dict[str, Any]:
+    """How the lines and points of an algorithm look."""
+    return {
+        "color": COLOURS[number % len(COLOURS)],
+        "linestyle": DASHES[number // len(COLOURS) % len(DASHES)],
+        "marker": MARKERS[number % len(MARKERS)],
+        "markersize": 4.5,
+    }
+
+
+def plot_curves(runs: Sequence[PublishedRun], order: Sequence[str], path: Path, title: str) -> None:
+    """Draw what the runs of one environment reached on validation against the steps and against CPU time.
+
+    Where the reward is 1 for a success and else 0 it is not drawn a second time.
+
+    Args:
+        runs: of one environment.
+        order: all algorithms of the comparison; places in it give styles, so that they agree between pictures.
+        path: of the picture.
+        title: above it.
+    """
+    measures = {"success": "success on validation, %", "reward": "reward on validation"}
+    if all(np.allclose(run.curve["success"], run.curve["reward"], atol=1e-5) for run in runs):
+        measures = {"success": "success on validation, %\n(100 times the reward)"}
+    figure = Figure(figsize=(11, 1.2 + 3.2 * len(measures)), layout="constrained")
+    grid = figure.subplots(len(measures), len(CLOCKS), squeeze=False, sharex="col", sharey="row")
+    for row, (measure, label) in zip(grid, measures.items(), strict=True):
+        for axis, clock in zip(row, CLOCKS, strict=True):
+            for number, algo in enumerate(order):
+                if curves := [run.curve for run in runs if run.algo == algo]:
+                    draw_band(axis, curves, clock, measure, style_of(number), algo)
+            axis.grid(True, alpha=0.3)
+        row[0].set_ylabel(label)
+    for axis, (label, _, spacing) in zip(grid[-1], CLOCKS.values(), strict=True):
+        axis.set_xlabel(label)
+        if spacing is np.geomspace:
+            axis.set_xscale("log")
+            axis.xaxis.set_major_formatter("{x:g}")
+    grid[0, 0].set_ylim(0, 101)
+    figure.suptitle(title)
+    lines = sorted(grid[0, 0].get_lines(), key=lambda line: -line.get_ydata()[-1])
+    figure.legend(handles=lines, loc="outside right center", handlelength=3.5)
+    _save(figure, path)
+
+
+def draw_band(axis: Axes, curves: Curves, clock: str, measure: str, style: Mapping[str, Any], label: str) -> None:
+    """The mean of some seeds as a line, and all that lies between the lowest and the highest as a band.
+
+    Between evaluations a curve is straight; where not every seed has been evaluated yet, or any more, there is no line.
+    """
+    where, values = common_grid(curves, clock, measure)
+    where, values = CLOCKS[clock][1] * where, (100 if measure == "success" else 1) * values
+    marks = np.unique(np.linspace(0, len(where) - 1, 7).round().astype(int)).tolist()
+    axis.plot(where, values.mean(axis=0), label=label, markevery=marks, lw=1.6, **style)
+    low, high = values.min(axis=0), values.max(axis=0)
+    if len(where) > 1:
+        axis.fill_between(where, low, high, color=style["color"], alpha=0.15, lw=0)
+    else:
+        axis.vlines(where, low, high, color=style["color"])
+
+
+def common_grid(curves: Curves, clock: str, measure: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Points (G,) that all seeds' curves span, and the curves there (seeds, G); one point, their last, if they share none."""
+    first = max(float(curve[clock][0]) for curve in curves)
+    last = min(float(curve[clock][-1]) for curve in curves)
+    if first >= last:
+        return np.array([np.mean([curve[clock][-1] for curve in curves])]), np.array([curve[measure][-1:] for curve in curves])
+    where = CLOCKS[clock][2](first, last, GRID)
+    return where, np.array([np.interp(where, curve[clock], curve[measure]) for curve in curves])
+
+
+def plot_aggregates(estimates: Mapping[str, Mapping[str, Estimate]], order: Sequence[str], path: Path, title: str) -> None:
+    """Draw every aggregate of every algorithm with its interval, the first algorithm on top.
+
+    Args:
+        estimates: for each algorithm each aggregate.
+        order: as in `plot_curves`.
+        path: of the picture.
+        title: above it.
+    """
+    names = list(next(iter(estimates.values())))
+    figure = Figure(figsize=(11, 1.4 + 0.3 * len(estimates)), layout="constrained")
+    axes = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
+    for axis, name in zip(axes, names, strict=True):
+        for row, (algo, own) in enumerate(estimates.items()):
+            value, interval = own[name].value, own[name].interval
+            style = {**style_of(order.index(algo)), "linestyle": "none"}
+            # A seed's own mean may lie a rounding error outside the interval of seeds that agree.
+            errors = None if interval is None else [[max(value - interval[0], 0)], [max(interval[1] - value, 0)]]
+            axis.errorbar(value, row, xerr=errors, capsize=3, **style)
+        axis.set_xlabel(name)
+        axis.grid(True, axis="x", alpha=0.3)
+    axes[0].set_yticks(range(len(estimates)), list(estimates))
+    axes[0].set_ylim(len(estimates) - 0.5, -0.5)
+    figure.suptitle(title)
+    _save(figure, path)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)

@@ -1,0 +1,128 @@
+"""What stands in hyperparams/ is understood by rl_zoo3, by the algorithms and by train_agent.py alike."""
+
+import argparse
+import inspect
+import sys
+
+import gymnasium as gym
+import pytest
+
+pytest.importorskip("stable_baselines3")
+
+import yaml
+from conftest import options
+
+from agents import algorithm_names, get_algorithm, make_vec_env
+from agents.runs import ACTION_WRAPPER, parse_schedule, read_hyperparams
+from agents.training import HYPERPARAMS, RUN_SETTINGS, Trial, make_model, open_run
+from ram_envs.wrappers import ActionFormat
+
+FILES = {path.stem: yaml.safe_load(path.read_text()) for path in HYPERPARAMS.glob("*.yml") if path.stem != "search"}
+ENTRIES = [(algo, env_id) for algo, entries in FILES.items() for env_id in entries]
+# rl_zoo3's name of each algorithm that it has.
+ZOO = {"a2c": "a2c", "dqn": "dqn", "ppo": "ppo", "recurrent_ppo": "ppo_lstm", "sac": "sac", "td3": "td3"}
+ZOO_ENTRIES = [(algo, env_id) for algo, env_id in ENTRIES if algo in ZOO]
+# What rl_zoo3 keeps from the algorithm. It reads env_kwargs as well and then evaluates without them: no file may hold them.
+ZOO_SETTINGS = {"n_timesteps", "n_envs", "env_wrapper", "frame_stack", "noise_type", "noise_std"}
+ZOO_SCHEDULES = {"learning_rate", "clip_range", "clip_range_vf"}  # Where it reads "lin_0.001".
+
+
+def algorithm_class(algo):
+    """The class that the settings go to."""
+    if algo == "recurrent_ppo":
+        pytest.importorskip("sb3_contrib")
+    return get_algorithm(algo).resolve()
+
+
+def arguments(algo):
+    """All that the class's constructor takes; where it hands **kwargs on, also what its bases take."""
+    known = set()
+    for cls in algorithm_class(algo).__mro__:
+        parameters = inspect.signature(cls).parameters
+        known |= parameters.keys()
+        if all(parameter.kind != parameter.VAR_KEYWORD for parameter in parameters.values()):
+            break
+    return known
+
+
+def small(entry):
+    """Changes with which two environments and little memory are enough."""
+    changes = {"batch_size": entry["n_steps"]} if {"batch_size", "n_steps"} <= entry.keys() else {}
+    return changes | ({"buffer_size": 100} if "buffer_size" in entry else {})
+
+
+def test_each_file_is_an_algorithms():
+    assert FILES.keys() <= set(algorithm_names())
+    assert ZOO.keys() <= FILES.keys()
+
+
+@pytest.mark.parametrize(("algo", "env_id"), ENTRIES)
+def test_keys_and_schedules(algo, env_id):
+    assert env_id in gym.registry
+    entry = FILES[algo][env_id]
+    known = ZOO_SETTINGS if algo in ZOO else set(RUN_SETTINGS)
+    assert entry.keys() <= known | arguments(algo)
+    assert entry["n_timesteps"] >= 1 and entry["n_envs"] >= 1
+    for name, value in entry.items():
+        if isinstance(value, str) and "_" in value:
+            schedule = parse_schedule(value)
+            assert schedule(1.0) > schedule(0.5) > schedule(0.0) == 0.0
+            assert name in ZOO_SCHEDULES or algo not in ZOO
+
+
+@pytest.mark.parametrize(("algo", "env_id"), ZOO_ENTRIES)
+def test_the_policy_and_the_actions_are_written_out_for_rl_zoo3(algo, env_id):
+    entry = FILES[algo][env_id]
+    assert entry["policy"] in algorithm_class(algo).policy_aliases
+    assert f"{ActionFormat.__module__}.{ActionFormat.__name__}" == ACTION_WRAPPER
+    if env_id != "Catch-v0":  # Which has Discrete actions alone.
+        form = get_algorithm(algo).action_format
+        assert entry["env_wrapper"] == [{ACTION_WRAPPER: {"action_format": form}}]
+        assert read_hyperparams(HYPERPARAMS / f"{algo}.yml", env_id)["env_kwargs"] == {"action_format": form}
+
+
+@pytest.mark.parametrize(("algo", "env_id"), ENTRIES)
+def test_each_entry_makes_a_model(algo, env_id, tmp_path):
+    algorithm_class(algo)
+    params = small(FILES[algo][env_id])
+    run = open_run(Trial(env_id, str(tmp_path), algo, n_envs=2, params=params, env_kwargs=options(env_id, {}), device="cpu"))
+    env = make_vec_env(env_id, 2, **run.env_kwargs)
+    model = make_model(run, env)
+    actions, _ = model.predict(env.reset())
+    env.step(actions)
+    env.close()
+
+
+@pytest.mark.parametrize(
+    "wrappers", ["ram_envs.wrappers.ActionFormat", [{"gymnasium.wrappers.TimeLimit": {"max_episode_steps": 3}}]]
+)
+def test_other_wrappers_are_refused(wrappers, tmp_path):
+    file = tmp_path / "ppo.yml"
+    file.write_text(yaml.safe_dump({"A-v0": {"env_wrapper": wrappers}}))
+    with pytest.raises(ValueError, match=r"env_wrapper must be a list of ram_envs\.wrappers\.ActionFormat.*alone"):
+        read_hyperparams(file, "A-v0")
+
+
+@pytest.mark.parametrize("algo", ZOO)
+def test_rl_zoo3_trains_and_evaluates_with_the_file_as_it_is(algo, tmp_path, monkeypatch):
+    manager = pytest.importorskip("rl_zoo3.exp_manager")
+    monkeypatch.setattr(sys, "argv", ["train.py"])
+    env_id = "GlimpseCatch-v0"
+    experiment = manager.ExperimentManager(
+        argparse.Namespace(),
+        ZOO[algo],
+        env_id,
+        str(tmp_path),
+        n_timesteps=92,  # Four games of 23 steps.
+        eval_freq=46,
+        n_eval_episodes=1,
+        hyperparams={"n_envs": 2, **small(FILES[algo][env_id])},
+        config=str(HYPERPARAMS / f"{algo}.yml"),
+        device="cpu",
+        verbose=0,
+        log_interval=-2,  # Never.
+    )
+    model, _ = experiment.setup_experiment()
+    experiment.learn(model)
+    assert model.num_timesteps >= 92
+    assert (tmp_path / ZOO[algo] / f"{env_id}_1" / "evaluations.npz").exists()
