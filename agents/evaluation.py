@@ -66,9 +66,9 @@ def test(model: BaseAlgorithm, env_id: str, env_kwargs: dict[str, Any]) -> dict[
     }
 
 
-def watch(model: BaseAlgorithm, env_id: str, env_kwargs: dict[str, Any], num_images: int = 8) -> Episodes:
-    """Run the model on the first test images and keep what it saw; an episode that it stopped early keeps its last glimpse."""
-    env = make_split(env_id, "test", env_kwargs, num_images)[0]
+def watch(model: BaseAlgorithm, env_id: str, env_kwargs: dict[str, Any], split: str = "test", num_images: int = 8) -> Episodes:
+    """Run the model on a split's first images and keep what it saw; an episode that it stopped early keeps its last glimpse."""
+    env = make_split(env_id, split, env_kwargs, num_images)[0]
     task = task_of(env)
     obs: Any = env.reset()
     scenes, labels = task.gaze.retina.inner(task.scenes).copy(), task.labels.copy()

@@ -15,6 +15,9 @@ from stable_baselines3.common.utils import LinearSchedule
 
 _NOISES = {"normal": NormalActionNoise, "ornstein-uhlenbeck": OrnsteinUhlenbeckActionNoise}
 
+# rl_zoo3 evaluates in environments without the env_kwargs of its files, so those hold the format of actions as a wrapper.
+ACTION_WRAPPER = "ram_envs.wrappers.ActionFormat"
+
 
 def new_run(log_folder: Path, algo: str, env_id: str) -> Path:
     """Make the folder of the next run, such as logs/ram/GlimpseMNIST-v0_3."""
@@ -38,9 +41,18 @@ def unfinished_run(log_folder: Path, algo: str, env_id: str) -> Path:
 
 
 def read_hyperparams(path: Path, env_id: str) -> dict[str, Any]:
-    """The settings for one environment out of a file in rl_zoo3's form; {} where there are none."""
-    settings = yaml.safe_load(path.read_text()) if path.exists() else {}
-    return dict(settings.get(env_id, {}))
+    """The settings for one environment out of a file in rl_zoo3's form; {} where there are none.
+
+    Of rl_zoo3's "env_wrapper" `ACTION_WRAPPER` is known, and read as the env_kwargs that it stands for.
+
+    Raises:
+        ValueError: there is another wrapper, which environments that are batched natively can't have.
+    """
+    tuned = yaml.safe_load(path.read_text()) if path.exists() else {}
+    settings = dict(tuned.get(env_id, {}))
+    if "env_wrapper" in settings:
+        settings["env_kwargs"] = {**_wrapper_options(settings.pop("env_wrapper")), **settings.get("env_kwargs", {})}
+    return settings
 
 
 def merge(settings: dict[str, Any], others: dict[str, Any]) -> dict[str, Any]:
@@ -109,6 +121,13 @@ def current_commit(folder: Path) -> str | None:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return None
+
+
+def _wrapper_options(wrappers: Any) -> dict[str, Any]:
+    """The environment's options that rl_zoo3's env_wrapper, [{ACTION_WRAPPER: options}], stands for."""
+    if not isinstance(wrappers, list) or any(not isinstance(one, dict) or list(one) != [ACTION_WRAPPER] for one in wrappers):
+        raise ValueError(f"env_wrapper must be a list of {ACTION_WRAPPER}: {{action_format: ...}} alone, got {wrappers!r}")
+    return {name: value for one in wrappers for name, value in one[ACTION_WRAPPER].items()}
 
 
 def _runs(log_folder: Path, algo: str, env_id: str) -> list[tuple[int, Path]]:

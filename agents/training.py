@@ -17,7 +17,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecMonitor
 
 from agents.algorithms import Algorithm, get_algorithm
-from agents.callbacks import Stopwatch, TimedEvalCallback, TimeLimitCallback, on_the_clock
+from agents.callbacks import CLOCKS, Stopwatch, TimedEvalCallback, TimeLimitCallback, on_the_clock
 from agents.checkpoints import ResumeCallback, resume
 from agents.evaluation import GAME_EVALUATIONS, has_images, make_split, task_of, test, watch
 from agents.figures import plot_glimpses, plot_learning_curve
@@ -256,16 +256,17 @@ def describe(run: Run, model: BaseAlgorithm, evaluation: TimedEvalCallback) -> d
 
 
 def draw(run: Run, model: BaseAlgorithm) -> None:
-    """The learning curve, and eight test images as the model looks at them, or a film of its games."""
+    """The learning curve, and how the model looks at eight images, or a film of its games: of the test split if that is used."""
     trial, curve = run.trial, np.load(run.folder / "evaluations.npz")
     episodes = curve["timesteps"] / curve["ep_lengths"].mean()
     error = 100 * (1 - curve["successes"].mean(axis=1))
     title = f"{trial.algo} on {trial.env}, seed {trial.seed}"
     plot_learning_curve(episodes, curve["cpu_seconds"], error, run.folder / "learning_curve.png", title)
+    split = "test" if trial.test else "validation"
     if not has_images(trial.env):
-        record(model, trial.env, run.folder / "games.gif", seed=GAME_EVALUATIONS["test"][1], **run.env_kwargs)
+        record(model, trial.env, run.folder / "games.gif", seed=GAME_EVALUATIONS[split][1], **run.env_kwargs)
     elif not trial.algorithm.sees_scene:
-        plot_glimpses(watch(model, trial.env, run.env_kwargs), run.folder / "glimpses.png")
+        plot_glimpses(watch(model, trial.env, run.env_kwargs, split), run.folder / "glimpses.png")
 
 
 def _make_trial(config: dict[str, Any]) -> Trial:
@@ -273,11 +274,16 @@ def _make_trial(config: dict[str, Any]) -> Trial:
     for name in config:
         if name not in known:
             raise ValueError(f"config may hold {', '.join(known)}, got {name!r}")
+    for name in ("env", "folder"):
+        if name not in config:
+            raise ValueError(f"config must hold {name}, got {', '.join(config)}")
     trial = Trial(**{**config, "folder": str(config["folder"])})
     for name, least in (("n_timesteps", 1), ("minutes", 0), ("n_envs", 1), ("evaluations", 1), ("eval_freq", 1)):
         value = getattr(trial, name)
         if value is not None and (value < least or value == 0):
             raise ValueError(f"{name} must be {'above 0' if least == 0 else f'at least {least}'}, got {value!r}")
+    if trial.clock not in CLOCKS:
+        raise ValueError(f"clock must be one of {CLOCKS}, got {trial.clock!r}")
     return trial
 
 

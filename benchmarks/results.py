@@ -75,7 +75,7 @@ def read_runs(results: Path) -> list[PublishedRun]:
 
 
 def note_comparison(results: Path, command: str, runs: Sequence[str], algorithms: Mapping[str, Mapping[str, Any]]) -> None:
-    """Remember a command and the runs it made, in place of earlier ones whose runs it made as well.
+    """Remember a command and the runs it makes: in place of earlier ones whose runs are among them, and not if one makes all and more.
 
     Args:
         results: the folder of results.
@@ -85,7 +85,8 @@ def note_comparison(results: Path, command: str, runs: Sequence[str], algorithms
     """
     before = read_comparison(results)
     commands = [entry for entry in before["commands"] if not set(entry["runs"]) <= set(runs)]
-    commands.append({"command": command, "runs": sorted(runs)})
+    if not any(set(runs) <= set(entry["runs"]) for entry in commands):
+        commands.append({"command": command, "runs": sorted(runs)})
     comparison = {"commands": commands, "algorithms": {**before["algorithms"], **algorithms}}
     results.mkdir(parents=True, exist_ok=True)
     (results / COMPARISON).write_text(json.dumps(comparison, indent=2) + "\n")

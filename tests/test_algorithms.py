@@ -141,7 +141,9 @@ def test_ram_names_the_format_too():
 
 def test_environments_that_an_algorithm_can_not_learn():
     for name in ("sac", "td3"):
-        with pytest.raises(ValueError, match=rf"{name} can't learn Catch-v0: it takes Box actions, and Catch-v0 has Discrete\(3\)"):
+        with pytest.raises(
+            ValueError, match=rf"{name} can't learn Catch-v0: it takes Box actions, and Catch-v0 has Discrete\(3\)"
+        ):
             get_algorithm(name).env_options("Catch-v0", {})
     with pytest.raises(ValueError, match="fc64 can't learn GlimpseCatch-v0: it learns from the labels of whole images"):
         get_algorithm("fc64").env_options("GlimpseCatch-v0", {})
@@ -213,7 +215,10 @@ def test_a_training_loop(registry, tmp_path):
         while True:
             env.step(actions)
             steps += env.num_envs
-            yield steps, lambda obs, state, episode_start, deterministic: (np.tile([0, 0, move], (len(obs["location"]), 1)), state)
+            yield (
+                steps,
+                lambda obs, state, episode_start, deterministic: (np.tile([0, 0, move], (len(obs["location"]), 1)), state),
+            )
 
     env = make_env("stubborn", "GlimpseCatch-v0")
     model = make_model("stubborn", env, move=1).learn(40)
@@ -227,7 +232,9 @@ def test_a_training_loop(registry, tmp_path):
 def test_bad_registrations_are_named(registry):
     with pytest.raises(ValueError, match="name must be new, there is an algorithm 'ppo' already"):
         register_algorithm("ppo", PPO)
-    with pytest.raises(ValueError, match=r"action_format must be one of \('box', 'discrete', 'multidiscrete'\) or None, got 'dict'"):
+    with pytest.raises(
+        ValueError, match=r"action_format must be one of \('box', 'discrete', 'multidiscrete'\) or None, got 'dict'"
+    ):
         register_algorithm("mine", PPO, action_format="dict")
     with pytest.raises(ValueError, match="action_format must be"):
         register_algorithm("mine", action_format="boxes")  # As a decorator, before there is a function.

@@ -139,8 +139,8 @@ def test_environments_that_can_not_tell_their_state_begin_anew(tmp_path):
     assert resumed.num_timesteps == 18
     assert evaluation.evaluations_timesteps == [16]
     seen, forward = [], resumed.policy.forward
-    resumed.policy.forward = lambda obs, state: seen.append((obs.flatten().tolist(), state[-1].flatten().tolist())) or forward(
-        obs, state
+    resumed.policy.forward = lambda obs, state: (
+        seen.append((obs.flatten().tolist(), state[-1].flatten().tolist())) or forward(obs, state)
     )
     resumed.learn(12, [evaluation, ResumeCallback(path, evaluation)], reset_num_timesteps=False)
     assert resumed.num_timesteps == 30

@@ -144,9 +144,7 @@ def test_save_load_and_go_on(tmp_path):
     loaded = EpisodePPO.load(tmp_path / "model.zip", env=env, device="cpu")
     assert (loaded.n_epochs, loaded.num_timesteps, loaded.policy.core_name) == (2, 16 * T * 2, "gru")
     assert_equal_weights(model, loaded)
-    for moments, others in zip(
-        model.policy.optimizer.state.values(), loaded.policy.optimizer.state.values(), strict=True
-    ):
+    for moments, others in zip(model.policy.optimizer.state.values(), loaded.policy.optimizer.state.values(), strict=True):
         torch.testing.assert_close(moments, others)
     loaded.learn(16 * T, reset_num_timesteps=False)
     assert loaded.num_timesteps == 16 * T * 3

@@ -90,6 +90,7 @@ def test_a_command_takes_the_place_of_those_whose_runs_it_made(tmp_path):
     note_comparison(tmp_path, "first", ["a", "b"], {"ram": {"summary": "old", "sees_scene": False}})
     note_comparison(tmp_path, "other", ["c"], {"ppo": {"summary": "new", "sees_scene": False}})
     note_comparison(tmp_path, "again", ["a", "b", "d"], {})
+    note_comparison(tmp_path, "a part of it", ["d"], {})
     comparison = read_comparison(tmp_path)
     assert [entry["command"] for entry in comparison["commands"]] == ["other", "again"]
     assert set(comparison["algorithms"]) == {"ram", "ppo"}
