@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 from collections.abc import Callable
@@ -217,7 +218,8 @@ def make_model(run: Run, env: VecMonitor) -> BaseAlgorithm:
         model = trial.algorithm.load(trial.trained_agent, env=env, device=trial.device)
         model.num_timesteps = 0
         return model
-    settings = {name: value for name, value in run.settings.items() if name not in RUN_SETTINGS}
+    # A copy: A2C of SB3 writes into the policy_kwargs that it is given.
+    settings = copy.deepcopy({name: value for name, value in run.settings.items() if name not in RUN_SETTINGS})
     return trial.algorithm.make(
         env,
         parse_settings(settings, env.action_space),

@@ -159,7 +159,8 @@ def aggregates(board: Board, page: Path) -> list[str]:
 
 def curves(board: Board, page: Path) -> list[str]:
     """The section of the learning curves."""
-    lines = ["", "## Learning curves", "", "Lines are means over seeds, bands go from the lowest seed to the highest."]
+    words = "Lines are means over seeds, bands go from the lowest seed to the highest; the marks only tell lines apart."
+    lines = ["", "## Learning curves", "", words]
     for env_id in board.env_ids:
         picture = page.with_suffix("") / f"{folder_of(env_id)}.png"
         plot_curves([run for run in board.runs if run.env_id == env_id], sorted(board.algos), picture, env_id)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 from numpy.typing import NDArray
 
 from benchmarks.results import PublishedRun
@@ -65,7 +66,10 @@ def plot_curves(runs: Sequence[PublishedRun], order: Sequence[str], path: Path, 
         axis.set_xlabel(label)
         if spacing is np.geomspace:
             axis.set_xscale("log")
+            low, high = axis.get_xlim()
+            axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 200 * low else (1,)))
             axis.xaxis.set_major_formatter("{x:g}")
+            axis.xaxis.set_minor_formatter(NullFormatter())
     grid[0, 0].set_ylim(0, 101)
     figure.suptitle(title)
     lines = sorted(grid[0, 0].get_lines(), key=lambda line: -line.get_ydata()[-1])

@@ -75,7 +75,7 @@ def read_runs(results: Path) -> list[PublishedRun]:
 
 
 def note_comparison(results: Path, command: str, runs: Sequence[str], algorithms: Mapping[str, Mapping[str, Any]]) -> None:
-    """Remember a command and the runs it makes: in place of earlier ones whose runs are among them, and not if one makes all and more.
+    """Remember a command and the runs it makes, in place of earlier ones whose runs are among them; not if one makes them all.
 
     Args:
         results: the folder of results.
