@@ -38,6 +38,7 @@ class Algorithm:
             which `make_vec_env` turns into one Box.
         settings: what makes it what it is; hyperparams/<name>.yml comes on top.
         sees_scene: it classifies the whole scene, seen at one glimpse, and learns from the labels.
+        uses_labels: where there are labels it learns the class from them, not from the reward alone.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Algorithm:
     action_format: str | None = None
     settings: dict[str, Any] = field(default_factory=dict)
     sees_scene: bool = False
+    uses_labels: bool = False
 
     def resolve(self) -> Callable[..., Any]:
         """The class or function.
@@ -209,13 +211,20 @@ def _whole_scene(name: str, env_id: str, env_kwargs: dict[str, Any]) -> dict[str
 
 _ALGORITHMS: dict[str, Algorithm] = {}
 
-register_algorithm("ram", "agents.ram:RAM", "The recurrent attention agent, location learned by REINFORCE.", policy="RAMPolicy")
+register_algorithm(
+    "ram",
+    "agents.ram:RAM",
+    "The recurrent attention agent, location learned by REINFORCE.",
+    policy="RAMPolicy",
+    uses_labels=True,
+)
 register_algorithm(
     "ram_random",
     "agents.ram:RAM",
     "The recurrent attention agent that looks at random places.",
     policy="RAMPolicy",
     settings={"location_policy": "random"},
+    uses_labels=True,
 )
 for _name, _summary, _layers in (
     ("fc64", "Two layers of 64 units that see the whole scene (the paper's FC 2x64).", ("fc", 64, 64)),
@@ -230,6 +239,7 @@ for _name, _summary, _layers in (
         _summary,
         policy="RAMPolicy",
         sees_scene=True,
+        uses_labels=True,
         settings={"policy_kwargs": {"glimpse_network": _network, "core": "none", "hidden_size": _hidden, "core_size": _core}},
     )
 register_algorithm(

@@ -30,7 +30,7 @@ from agents import get_algorithm
 from benchmarks.leaderboard import write_page
 from benchmarks.matrix import Cell, check_kept, plan
 from benchmarks.processes import ended_by_signals, run_all, tail
-from benchmarks.results import note_comparison, publish
+from benchmarks.results import FACTS, note_comparison, publish
 from train_agent import import_modules
 
 ENVIRONMENTS = (
@@ -55,7 +55,7 @@ def main(arguments: list[str] | None = None) -> int:
     print(f"{len(cells)} runs, {len(cells) - len(missing)} finished already; {options.jobs} side by side", flush=True)
     command = shlex.join(["python", "benchmarks/compare.py", *(sys.argv[1:] if arguments is None else arguments)])
     algorithms = {cell.algo: get_algorithm(cell.algo) for cell in cells}
-    known = {name: {"summary": one.summary, "sees_scene": one.sees_scene} for name, one in algorithms.items()}
+    known = {name: {fact: getattr(one, fact) for fact in FACTS} for name, one in algorithms.items()}
     note_comparison(options.results, command, [cell.name for cell in cells], known)
     for cell in cells:
         if cell.result.exists():

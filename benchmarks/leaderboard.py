@@ -58,6 +58,10 @@ class Board:
         """Whether it sees the whole scene instead of glimpses."""
         return self.comparison["algorithms"].get(algo, {}).get("sees_scene", False)
 
+    def uses_labels(self, algo: str) -> bool:
+        """Whether it learns the class from the labels where there are labels."""
+        return self.comparison["algorithms"].get(algo, {}).get("uses_labels", False)
+
     def describe(self, algo: str) -> str:
         """What it is, in one sentence."""
         return self.comparison["algorithms"].get(algo, {}).get("summary") or "no description"
@@ -112,7 +116,7 @@ def tables(board: Board) -> list[str]:
             bold(show_success(cell), algo in best[env_id, board.sees_scene(algo)]) if cell else NO_RESULT
             for env_id, cell in own.items()
         ]
-        rows.append([algo, seen, *marked])
+        rows.append([algo, seen, "labels" if board.uses_labels(algo) else "reward", *marked])
         costs.append([algo, *(show_cost(cell) if cell else NO_RESULT for cell in own.values())])
     return [
         "# Leaderboard",
@@ -120,7 +124,10 @@ def tables(board: Board) -> list[str]:
         "Success on the test split in %, greedy, of the model that was best on validation: "
         f"{describe_seeds(board.cells)}. Bold: the best of those that see glimpses, and of those that see the whole scene.",
         "",
-        *table(["algorithm", "sees", *board.env_ids], rows),
+        "Those that learn from labels are told the true class of each training image, the others only whether their answer was "
+        "right. Where there are no labels, as in Catch, all learn from the reward.",
+        "",
+        *table(["algorithm", "sees", "learns from", *board.env_ids], rows),
         "",
         "What it took, in the mean: million steps of the environment, CPU seconds of training.",
         "",

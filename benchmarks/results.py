@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 COMPARISON = "comparison.json"
+FACTS = ("summary", "sees_scene", "uses_labels")  # Of an algorithm, see `agents.algorithms.Algorithm`.
 COLUMNS = ("timesteps", "train_seconds", "cpu_seconds", "success", "reward", "length")
 
 
@@ -81,7 +82,7 @@ def note_comparison(results: Path, command: str, runs: Sequence[str], algorithms
         results: the folder of results.
         command: as on a command line.
         runs: their names, such as "GlimpseMNIST-v0/ram_seed0".
-        algorithms: for each the "summary" and whether it "sees_scene", as the registry says.
+        algorithms: for each the `FACTS`, as the registry says.
     """
     before = read_comparison(results)
     commands = [entry for entry in before["commands"] if not set(entry["runs"]) <= set(runs)]

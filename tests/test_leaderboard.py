@@ -66,7 +66,10 @@ def results(tmp_path):
         publish_run(results, "GlimpseCatch-v0", "ram", seed, success - 0.1)
     publish_run(results, "GlimpseCatch-v0", "ppo", 0, 0.5)
     publish_run(results, "GlimpseMNIST-v0", "cnn", 0, 0.995)
-    algorithms = {name: {"summary": f"What {name} is.", "sees_scene": name == "cnn"} for name in ("ram", "ppo", "cnn")}
+    algorithms = {
+        name: {"summary": f"What {name} is.", "sees_scene": name == "cnn", "uses_labels": name != "ppo"}
+        for name in ("ram", "ppo", "cnn")
+    }
     note_comparison(results, COMMAND, ["GlimpseMNIST-v0/ram_seed0"], algorithms)
     return results
 
@@ -101,8 +104,8 @@ def test_the_page_holds_the_figures_and_where_they_come_from(results, tmp_path):
     write_page(results, page)
     text = page.read_text()
     # The classifier stands below, whatever it reached, and is the best of its kind.
-    assert "| ram | glimpses | **98.00 ± 1.41 (2)** | **88.00 ± 1.41 (2)** |\n| ppo | glimpses | – | 50.00 (1) |" in text
-    assert "| cnn | the whole scene | **99.50 (1)** | – |" in text
+    assert "| ram | glimpses | labels | **98.00 ± 1.41 (2)** | **88.00 ± 1.41 (2)** |\n| ppo | glimpses | reward | – | 50.00 (1) |" in text
+    assert "| cnn | the whole scene | labels | **99.50 (1)** | – |" in text
     assert "| ram | 2 M, 180 s | 2 M, 180 s |" in text
     assert "- **cnn**: What cnn is." in text
     # Chance is 0 and no failure 1; of four runs the middle two count.
