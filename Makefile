@@ -26,11 +26,11 @@ docs: $(VENV)/.train
 
 $(VENV)/.train: setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(PIP_INSTALL) -e ".[train,test]"
+	$(PIP_INSTALL) -e ".[train,contrib,search,test]"
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.train
-	$(PIP_INSTALL) -e ".[train,test,dev]"
+	$(PIP_INSTALL) -e ".[train,contrib,search,test,dev]"
 	touch $@
 
 clean:

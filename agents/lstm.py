@@ -28,48 +28,53 @@ def lstm_sequence(inputs: Tensor, state: tuple[Tensor, Tensor], cell: torch.nn.L
 
 
 class _Sequence(torch.autograd.Function):
-    """The recurrent part: gates i, f, g, o, side by side as in `torch.nn.LSTMCell`."""
+    """The recurrent part, with the gates i, f, g, o side by side as in `torch.nn.LSTMCell`.
+
+    A step of a small batch takes microseconds, so that what counts is the number of calls: views of all steps are made at once,
+    and most results are written in place.
+    """
 
     @staticmethod
     def forward(ctx: Any, from_inputs: Tensor, hidden: Tensor, memory: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
         """from_inputs (T, N, 4 H), h_0 and c_0 (N, H), weight (4 H, H)."""
-        num_steps, size = len(from_inputs), weight.shape[1]
-        gates = torch.empty_like(from_inputs)
-        hiddens = from_inputs.new_empty(num_steps + 1, *hidden.shape)
-        memories = torch.empty_like(hiddens)
+        size, transposed = weight.shape[1], weight.t()
+        gates = from_inputs.clone()  # (T, N, 4 H), overwritten step by step
+        hiddens = gates.new_empty(len(gates) + 1, *hidden.shape)
+        memories, squashed = torch.empty_like(hiddens), torch.empty_like(hiddens[1:])
         hiddens[0], memories[0] = hidden, memory
-        for t in range(num_steps):
-            before = torch.addmm(from_inputs[t], hiddens[t], weight.t())  # (N, 4 H)
-            i, f, g, o = gates[t].split(size, dim=1)
-            torch.sigmoid(before[:, : 2 * size], out=gates[t][:, : 2 * size])
-            torch.tanh(before[:, 2 * size : 3 * size], out=g)
-            torch.sigmoid(before[:, 3 * size :], out=o)
-            torch.addcmul(f * memories[t], i, g, out=memories[t + 1])
-            torch.mul(o, memories[t + 1].tanh(), out=hiddens[t + 1])
-        ctx.save_for_backward(gates, hiddens, memories, weight)
-        return hiddens[1:].clone(), memories[-1].clone()
+        i_and_f, g, o = (part.unbind(0) for part in gates.split((2 * size, size, size), dim=2))
+        i, f, _, _ = (part.unbind(0) for part in gates.split(size, dim=2))
+        all_gates, h, c, tanh_c = (part.unbind(0) for part in (gates, hiddens, memories, squashed))
+        for t in range(len(gates)):
+            all_gates[t].addmm_(h[t], transposed)
+            i_and_f[t].sigmoid_(), g[t].tanh_(), o[t].sigmoid_()
+            torch.mul(f[t], c[t], out=c[t + 1]).addcmul_(i[t], g[t])
+            torch.mul(o[t], torch.tanh(c[t + 1], out=tanh_c[t]), out=h[t + 1])
+        ctx.save_for_backward(gates, hiddens, memories, squashed, weight)
+        return hiddens[1:], memories[-1].clone()
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """From the gradients of h_1 ... h_T (T, N, H) and c_T (N, H)."""
-        grad_hiddens, d_memory = grads
-        gates, hiddens, memories, weight = ctx.saved_tensors
+        gates, hiddens, memories, squashed, weight = ctx.saved_tensors
         size = weight.shape[1]
         i, f, g, o = gates.split(size, dim=2)
-        squashed = memories[1:].tanh()
-        # What each gate's input takes of the gradient of c_t, and the last one's of h_t: (T, N, H).
-        per_gate = (g * i * (1 - i), memories[:-1] * f * (1 - f), i * (1 - g * g))
-        of_output, of_memory = squashed * o * (1 - o), o * (1 - squashed * squashed)
+        # At first the factors with which gradients of c_t (i, f, g) and h_t (o) reach the gates' inputs, then the gradients.
         d_gates = torch.empty_like(gates)
-        d_hidden = torch.zeros_like(hiddens[0])
+        d_i, d_f, d_g, d_o = d_gates.split(size, dim=2)
+        torch.mul(g * i, 1 - i, out=d_i)
+        torch.mul(memories[:-1] * f, 1 - f, out=d_f)
+        torch.addcmul(i, i * g, g, value=-1, out=d_g)
+        torch.mul(squashed * o, 1 - o, out=d_o)
+        to_memory = torch.addcmul(o, o * squashed, squashed, value=-1).unbind(0)  # From h_t to c_t.
+        grad_hiddens, f, d_o, d = grads[0].unbind(0), f.unbind(0), d_o.unbind(0), d_gates.unbind(0)
+        by_memory = d_gates.unflatten(2, (4, size))[:, :, :3].unbind(0)  # (N, 3, H) each
+        d_hidden, d_memory = grad_hiddens[-1], grads[1]
         for t in reversed(range(len(gates))):
-            d_hidden = grad_hiddens[t] + d_hidden
-            d_memory = torch.addcmul(d_memory, d_hidden, of_memory[t])
-            *from_memory, from_hidden = d_gates[t].split(size, dim=1)
-            for part, factor in zip(from_memory, per_gate, strict=True):
-                torch.mul(d_memory, factor[t], out=part)
-            torch.mul(d_hidden, of_output[t], out=from_hidden)
-            d_hidden = d_gates[t] @ weight
+            d_memory = torch.addcmul(d_memory, d_hidden, to_memory[t])
+            by_memory[t].mul_(d_memory.unsqueeze(1))
+            d_o[t].mul_(d_hidden)
+            d_hidden = torch.addmm(grad_hiddens[t - 1], d[t], weight) if t else d[0] @ weight
             d_memory = d_memory * f[t]
         d_weight = d_gates.flatten(0, 1).t() @ hiddens[:-1].flatten(0, 1)
         return d_gates, d_hidden, d_memory, d_weight

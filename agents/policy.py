@@ -92,6 +92,7 @@ class RAMPolicy(CorePolicy):
         optimizer_kwargs: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(observation_space, action_space, optimizer_class, optimizer_kwargs, core_size)
+        self.input = GlimpseInput(observation_space, glimpse_mean, glimpse_std)
         choices = _read_choices(action_space)
         core_class = find_class("core", core, CORES)
         network_class = find_class("glimpse_network", glimpse_network, GLIMPSE_NETWORKS)
@@ -116,7 +117,6 @@ class RAMPolicy(CorePolicy):
         self.choices = choices
         self._scores = [2 * np.eye(size, dtype=np.float32) - 1 for size in choices.values()]  # What is sent for each choice.
         first, *others = choices.values()
-        self.input = GlimpseInput(observation_space, glimpse_mean, glimpse_std)
         self.glimpse_network = network_class(self.input.glimpse_shape, self.input.where_size, hidden_size, core_size)
         self.core = core_class(core_size, core_size)
         self.location_head = nn.Linear(core_size, 2)
