@@ -26,6 +26,7 @@ _UNSAVED = ("_state", "_last_lstm_states", "replay_buffer", "action_space")
 class ResumeCallback(BaseCallback):
     """Keeps one file from which `resume` goes on, after each evaluation, between two rollouts: the weights, the optimizer, every
     random state, the environments in mid-episode where they can tell (`get_state`), the evaluations and the training time so far.
+    Action noise with a memory (Ornstein-Uhlenbeck) alone begins anew, as SB3 has it at each `learn`.
 
     Args:
         path: the file.

@@ -8,12 +8,12 @@ import torch
 from gymnasium import spaces
 from numpy.typing import NDArray
 from stable_baselines3.common.distributions import make_proba_distribution
-from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, CombinedExtractor, FlattenExtractor
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor, nn
 
 from agents.core_policy import CorePolicy, Observations
-from agents.extractor import GlimpseExtractor
+from agents.extractor import default_extractor
 from agents.networks import CORES, State, find_class, init_linear
 
 ACTION_GAIN = 0.01  # As in SB3: the first actions are nearly alike everywhere.
@@ -67,7 +67,7 @@ class RecurrentPolicy(CorePolicy):
             optimizer_class,
             optimizer_kwargs,
             core_size,
-            features_extractor_class=features_extractor_class or _default_extractor(observation_space),
+            features_extractor_class=features_extractor_class or default_extractor(observation_space),
             features_extractor_kwargs=features_extractor_kwargs,
         )
         self.core_name, self.log_std_init = core, log_std_init
@@ -133,9 +133,3 @@ class RecurrentPolicy(CorePolicy):
             "optimizer_class": self.optimizer_class,
             "optimizer_kwargs": self.optimizer_kwargs,
         }
-
-
-def _default_extractor(space: spaces.Space) -> type[BaseFeaturesExtractor]:
-    if not isinstance(space, spaces.Dict):
-        return FlattenExtractor
-    return GlimpseExtractor if "glimpse" in space.spaces else CombinedExtractor

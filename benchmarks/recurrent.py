@@ -7,7 +7,7 @@ linear heads, float32. RecurrentPPO is there twice:
 - "shared": actor and critic share its LSTM, as in `EpisodePPO`. The same network, so the same arithmetic.
 - "two LSTMs": its default, where the critic has an LSTM of its own.
 
-All three take turns in one process, one thread; a ratio is the median over the turns.
+All three take turns in one process, one thread; a ratio is the median over the turns. Needs `pip install "ram-envs[contrib]"`.
 
 python benchmarks/recurrent.py
 python benchmarks/recurrent.py --envs GlimpseCatch-v0 --num-envs 64 --json results/recurrent.json
