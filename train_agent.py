@@ -29,7 +29,7 @@ from agents.callbacks import CLOCKS
 from agents.evaluation import split_options, test
 from agents.film import record
 from agents.runs import new_run, unfinished_run
-from agents.training import Trial, read_settings, run_trial
+from agents.training import Trial, read_options, run_trial
 from ram_envs.pairs import parse_pairs
 
 # Test error in % (of Catch: balls missed) of the paper and of public implementations, with the glimpses that our default has.
@@ -70,9 +70,7 @@ def show(config: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
     """Evaluate or film a trained model."""
     torch.set_num_threads(options.num_threads)
     trial = Trial(**{**config, "folder": ""})
-    settings = read_settings(trial)
-    env_kwargs = trial.algorithm.env_options(trial.env, {**settings.get("env_kwargs", {}), **trial.env_kwargs})
-    env_kwargs |= {"frame_stack": settings["frame_stack"]} if "frame_stack" in settings else {}
+    _, env_kwargs = read_options(trial)
     env = make_vec_env(trial.env, **env_kwargs)
     model = trial.algorithm.load(options.trained_agent, env=env, device=options.device)
     result: dict[str, Any] = {"env": trial.env}

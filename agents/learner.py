@@ -16,7 +16,7 @@ from stable_baselines3.common.utils import obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv, VecMonitor
 from torch import Tensor
 
-from agents.core_policy import CorePolicy, stack
+from agents.core_policy import CorePolicy, map_obs, stack
 from agents.losses import advantages_and_returns, clipped_loss, reinforce_loss
 from agents.networks import State
 from agents.rollout import Batch, Rollout
@@ -159,7 +159,7 @@ class EpisodeLearner(OnPolicyAlgorithm):
                 rollout.episode_starts.append(self._last_episode_starts)
             rollout.outputs.append(output)
             rollout.actions.append(actions)
-            rollout.rewards.append(rewards)
+            rollout.rewards.append(self._beyond_time_limits(rewards, dones, infos, output.state))
             rollout.dones.append(dones)
             if (labels := self._labels(infos)) is not None:
                 rollout.labels.append(labels)
@@ -171,6 +171,18 @@ class EpisodeLearner(OnPolicyAlgorithm):
         callback.update_locals(locals())
         callback.on_rollout_end()
         return True
+
+    def _beyond_time_limits(self, rewards: NDArray, dones: NDArray, infos: list[dict[str, Any]], state: State) -> NDArray:
+        """The rewards (N,), with what was still to be expected where a time limit cut an episode short."""
+        cut = [int(env) for env in np.flatnonzero(dones) if infos[env].get("TimeLimit.truncated", False)]
+        if not cut:
+            return rewards
+        last = stack([self.policy.obs_to_tensor(infos[env]["terminal_observation"])[0] for env in cut])  # (m, 1, ...)
+        with torch.no_grad():
+            output = self.policy(map_obs(lambda part: part.squeeze(1), last), tuple(part[cut] for part in state))
+        rewards = rewards.copy()
+        rewards[cut] += self.gamma * output.value.cpu().numpy()
+        return rewards
 
     @property
     def _keeps_graph(self) -> bool:

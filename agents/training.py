@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import os
 from collections.abc import Callable
@@ -132,16 +131,21 @@ def open_run(trial: Trial) -> Run:
         kept = yaml.safe_load(path.read_text())
         _check_same(folder, kept["options"], asdict(trial))
         return Run(folder, trial, kept["commit"], kept["settings"], kept["env_kwargs"])
-    settings = read_settings(trial)
-    env_kwargs = {**settings.pop("env_kwargs", {}), **trial.env_kwargs}
-    env_kwargs = trial.algorithm.env_options(trial.env, env_kwargs)
-    if "frame_stack" in settings:
-        env_kwargs["frame_stack"] = settings.pop("frame_stack")
+    settings, env_kwargs = read_options(trial)
     run = Run(folder, trial, current_commit(PROJECT), settings, env_kwargs)
     folder.mkdir(parents=True, exist_ok=True)
     kept = {"options": asdict(trial), "commit": run.commit, "settings": settings, "env_kwargs": env_kwargs}
     write_yaml(path, kept)
     return run
+
+
+def read_options(trial: Trial) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The settings of the algorithm, and the options of the environment with what the algorithm needs."""
+    settings = read_settings(trial)
+    env_kwargs = trial.algorithm.env_options(trial.env, {**settings.pop("env_kwargs", {}), **trial.env_kwargs})
+    if "frame_stack" in settings:
+        env_kwargs = {**env_kwargs, "frame_stack": settings.pop("frame_stack")}
+    return settings, env_kwargs
 
 
 def read_settings(trial: Trial) -> dict[str, Any]:
@@ -218,8 +222,7 @@ def make_model(run: Run, env: VecMonitor) -> BaseAlgorithm:
         model = trial.algorithm.load(trial.trained_agent, env=env, device=trial.device)
         model.num_timesteps = 0
         return model
-    # A copy: A2C of SB3 writes into the policy_kwargs that it is given.
-    settings = copy.deepcopy({name: value for name, value in run.settings.items() if name not in RUN_SETTINGS})
+    settings = {name: value for name, value in run.settings.items() if name not in RUN_SETTINGS}
     return trial.algorithm.make(
         env,
         parse_settings(settings, env.action_space),

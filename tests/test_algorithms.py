@@ -174,6 +174,14 @@ def test_a_missing_package_is_named(monkeypatch):
         make_model("recurrent_ppo", make_env("recurrent_ppo", "GlimpseCatch-v0"))
 
 
+@pytest.mark.parametrize("name", ["a2c", "sac"])
+def test_settings_are_not_written_to(name):
+    """SB3's models write into the policy_kwargs that they are given."""
+    settings = {**SMALL[name], "policy_kwargs": {"net_arch": [16]}}
+    make_model(name, make_env(name, "GlimpseCatch-v0"), **settings)
+    assert settings["policy_kwargs"] == {"net_arch": [16]}
+
+
 def test_a_class_is_registered_by_name_or_as_it_is(registry):
     register_algorithm("wide_ram", RAM, policy="RAMPolicy", settings={"policy_kwargs": {"core_size": 300}})
     register_algorithm("late_ppo", "stable_baselines3:PPO", "SB3's.", action_format="discrete")

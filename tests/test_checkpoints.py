@@ -10,7 +10,7 @@ torch = pytest.importorskip("torch")
 
 from gymnasium.vector import SyncVectorEnv
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.noise import OrnsteinUhlenbeckActionNoise
+from stable_baselines3.common.noise import NormalActionNoise
 from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecMonitor
 
@@ -23,17 +23,17 @@ N = 4
 MNIST = ("GlimpseMNIST-v0", {"dataset": "mnist-5k", "num_glimpses": 3, "image_order": "shuffled"})
 CATCH = ("GlimpseCatch-v0", {"size": 6, "location_grid": 2, "paddle_start": "random"})
 NET = {"policy_kwargs": {"net_arch": [8]}}
-OFF_POLICY = {"learning_starts": 100, "batch_size": 8, "buffer_size": 30, **NET}  # Draws at random before and after the stop.
+OFF_POLICY = {"learning_starts": 64, "batch_size": 8, "buffer_size": 30, **NET}  # Draws at random before and after the stop.
 EXPLORING = {**OFF_POLICY, "learning_starts": 8, "exploration_final_eps": 0.7}
-PPO = {"n_steps": 4, "batch_size": 8, "n_epochs": 2, **NET}  # Rollouts that end in mid-episode.
+PPO = {"n_steps": 4, "batch_size": 8, "n_epochs": 1, **NET}  # Rollouts that end in mid-episode.
 LSTM = {"policy_kwargs": {"lstm_hidden_size": 8, "net_arch": [8]}}
-NOISE = OrnsteinUhlenbeckActionNoise(np.zeros(5), 0.2 * np.ones(5))  # It has a state of its own.
+NOISE = NormalActionNoise(np.zeros(5), 0.2 * np.ones(5))
 CASES = {
     "ram": ("ram", MNIST, {"learning_rate": LinearSchedule(1e-3, 0, 1)}),
     "ram of several epochs": ("ram", CATCH, {"class_loss": "reinforce", "n_epochs": 2, "n_minibatches": 2, "n_steps": 4}),
     "ram_random": ("ram_random", MNIST, {}),
     "cnn": ("cnn", ("GlimpseMNIST-v0", {"dataset": "mnist-5k", "image_order": "shuffled"}), {}),
-    "episode_ppo": ("episode_ppo", CATCH, {"n_steps": 4, "n_minibatches": 2, "policy_kwargs": {"core_size": 8}}),
+    "episode_ppo": ("episode_ppo", CATCH, {"n_steps": 4, "n_epochs": 2, "n_minibatches": 2, "policy_kwargs": {"core_size": 8}}),
     "episode_a2c": ("episode_a2c", MNIST, {"n_steps": 2, "policy_kwargs": {"core": "gru", "core_size": 8}}),
     "recurrent_ppo": ("recurrent_ppo", CATCH, {**PPO, **LSTM, "learning_rate": LinearSchedule(1e-3, 0, 1)}),
     "ppo": ("ppo", CATCH, PPO),
@@ -44,7 +44,7 @@ CASES = {
     "sac": ("sac", CATCH, OFF_POLICY),
     "td3": ("td3", ("GlimpseCatch-v0", {**CATCH[1], "frame_stack": 2}), {**OFF_POLICY, "action_noise": NOISE}),
 }
-TOTAL, EVERY, STOP = 160, 40, 100  # Steps; stopped after two checkpoints, in mid-rollout where there are rollouts.
+TOTAL, EVERY, STOP = 96, 24, 60  # Steps; stopped after two checkpoints, in mid-rollout where there are rollouts.
 
 
 class StopAt(BaseCallback):

@@ -52,7 +52,7 @@ def assert_equal_weights(one, other):
 
 
 @pytest.mark.parametrize(
-    ("algorithm", "core", "num_rollouts"), [(EpisodePPO, "lstm", 25), (EpisodePPO, "gru", 25), (EpisodeA2C, "relu", 80)]
+    ("algorithm", "core", "num_rollouts"), [(EpisodePPO, "lstm", 25), (EpisodePPO, "gru", 25), (EpisodeA2C, "relu", 60)]
 )
 def test_learns_what_takes_a_memory(algorithm, core, num_rollouts):
     settings = {"learning_rate": 1e-2, "gamma": 1.0, "normalize_advantage": True, "n_minibatches": 1}
@@ -68,7 +68,8 @@ def test_learns_what_takes_a_memory(algorithm, core, num_rollouts):
 def train_a_little(algorithm, env_id, **options):
     options |= {"size": 6} if "Catch" in env_id else {"dataset": "mnist-5k"}
     env = make_vec_env(env_id, 8, **options)
-    model = make_model(algorithm, env, policy_kwargs={"core_size": 16}, ent_coef=0.01)
+    epochs = {"n_epochs": 2, "n_minibatches": 2} if algorithm is EpisodePPO else {}
+    model = make_model(algorithm, env, policy_kwargs={"core_size": 16}, ent_coef=0.01, **epochs)
     before = [parameter.detach().clone() for parameter in model.policy.parameters()]
     model.learn(200)
     assert model.num_timesteps >= 200

@@ -5,7 +5,7 @@ torch = pytest.importorskip("torch")
 
 from gymnasium import spaces
 
-from agents.networks import CORES, GlimpseNetwork
+from agents.networks import CORES
 from agents.policy import RAMPolicy
 from agents.vec_env import ScoresBox
 
@@ -52,25 +52,6 @@ def test_the_papers_sizes():
         "class_head.weight": (5, 256),
         "baseline_head.weight": (1, 256),
     }
-
-
-def test_glimpse_network_is_the_papers_formula():
-    network = GlimpseNetwork((3, 4, 4), 2, 16, 8)
-    obs = tensors(observe(3))
-    h_g = torch.relu(network.what(obs["glimpse"].reshape(3, 48)))
-    h_l = torch.relu(network.where(obs["location"]))
-    weight, bias = network.both.weight, network.both.bias
-    expected = torch.relu(h_g @ weight[:, :16].T + h_l @ weight[:, 16:].T + bias)
-    torch.testing.assert_close(network(obs["glimpse"], obs["location"]), expected)
-
-
-def test_relu_core_is_the_papers_formula():
-    core = CORES["relu"](4, 6)
-    g, h = torch.randn(3, 4), torch.randn(3, 6)
-    expected = torch.relu(h @ core.both.weight[:, :6].T + g @ core.both.weight[:, 6:].T + core.both.bias)
-    hidden, state = core(g, (h,))
-    torch.testing.assert_close(hidden, expected)
-    assert state[0] is hidden
 
 
 @pytest.mark.parametrize("core", CORES)
@@ -169,6 +150,34 @@ def test_samples_differ_and_greedy_does_not():
     np.testing.assert_array_equal(*(policy.predict(obs, deterministic=True)[0] for _ in range(2)))
 
 
+def test_random_glimpses():
+    policy, obs = make_policy(location_policy="random"), observe(3000)
+    for deterministic in (False, True):
+        actions, _ = policy.predict(obs, deterministic=deterministic)
+        assert np.abs(actions[:, :2].mean(axis=0)).max() < 0.05
+        assert actions[:, :2].std(axis=0).tolist() == pytest.approx([3**-0.5] * 2, abs=0.03)  # Uniform over the scene.
+    assert len(np.unique(actions[:, 2:].argmax(1))) > 1
+    logits = policy(tensors(obs), policy.initial_state(3000)).logits[0]
+    assert (actions[:, 2:].argmax(1) == logits.argmax(1).numpy()).all()  # The class is greedy all the same.
+
+
+def test_a_glimpse_network_of_ones_own():
+    class Mean(torch.nn.Module):
+        def __init__(self, glimpse_shape, where_size, hidden_size, output_size):
+            super().__init__()
+            self.sizes = (glimpse_shape, where_size, hidden_size, output_size)
+
+        def forward(self, glimpse, where):
+            return torch.cat([glimpse.mean((1, 2, 3))[:, None], where], dim=1)
+
+    policy = make_policy(glimpse_network=Mean, core_size=3, core="none", hidden_size=7)
+    assert policy.glimpse_network.sizes == ((3, 4, 4), 2, 7, 3)
+    obs = tensors(observe(2))
+    output = policy(obs, policy.initial_state(2))
+    expected = policy.class_head(torch.cat([obs["glimpse"].mean((1, 2, 3))[:, None], obs["location"]], dim=1))
+    torch.testing.assert_close(output.logits[0], expected)
+
+
 def test_glimpses_are_normalised():
     plain, normalised = make_policy(), make_policy(glimpse_mean=0.5, glimpse_std=0.25)
     obs = tensors(observe(3))
@@ -189,12 +198,13 @@ def test_each_scale_is_normalised_by_its_own():
         make_policy(glimpse_std=[1.0, 2.0])
 
 
+@pytest.mark.parametrize("cut", [False, True])
 @pytest.mark.parametrize("core", CORES)
-def test_unrolling_equals_stepping(core):
+def test_unrolling_equals_stepping(core, cut):
     policy = make_policy(core=core, scan_steps=3)
     obs = [tensors(observe(4, step)) for step in range(6)]
     starts = np.zeros((6, 4), bool)
-    starts[0], starts[3, 1], starts[5] = True, True, True
+    starts[0], starts[3, 1], starts[5] = True, cut, cut
     state, outputs = policy.initial_state(4), []
     first = state
     for step in range(6):
@@ -232,10 +242,10 @@ def test_baseline_gradient_full_reaches_core_and_glimpse_network():
 
 
 def test_saves_and_loads(tmp_path):
-    policy = make_policy(core="lstm", core_size=32, location_std=0.3, glimpse_mean=0.2)
+    policy = make_policy(core="lstm", core_size=32, location_std=0.3, glimpse_mean=0.2, glimpse_network="fc")
     policy.save(tmp_path / "policy.pt")
     loaded = RAMPolicy.load(tmp_path / "policy.pt", device="cpu")
-    assert (loaded.core_name, loaded.location_std, loaded.glimpse_mean) == ("lstm", 0.3, 0.2)
+    assert (loaded.core_name, loaded.network_name, loaded.location_std, loaded.glimpse_mean) == ("lstm", "fc", 0.3, 0.2)
     obs = observe(2)
     np.testing.assert_array_equal(loaded.predict(obs, deterministic=True)[0], policy.predict(obs, deterministic=True)[0])
 
@@ -251,6 +261,9 @@ def test_any_optimizer(optimizer):
     ("kwargs", "message"),
     [
         ({"core": "gru2"}, "core must be one of"),
+        ({"glimpse_network": "cnn2"}, r"glimpse_network must be one of \('paper', 'fc', 'conv', 'cnn'\) or a class"),
+        ({"glimpse_network": "conv"}, "the filters are 10x10, got glimpses of 4x4"),
+        ({"location_policy": "greedy"}, r"location_policy must be one of \('learned', 'random'\), got 'greedy'"),
         ({"location_std": 0}, "location_std must be above 0"),
         ({"location_gain": -1}, "location_gain must be above 0"),
         ({"location_gradient": "none"}, "location_gradient must be"),

@@ -73,6 +73,21 @@ def test_the_location_term_alone_trains_the_location_network():
     assert set(losses) == {"location_loss", "baseline_loss", "class_loss"}
 
 
+def test_nothing_is_learned_of_random_locations(tmp_path):
+    model = make_model(location_policy="random")
+    before = weights(model)
+    model.set_logger(configure(str(tmp_path), ["csv"]))
+    model.learn(16 * T * 3)
+    model.logger.close()
+    assert changed(before, model) == {"glimpse_network", "core", "class_head", "baseline_head"}
+    assert "location_loss" not in (tmp_path / "progress.csv").read_text()
+    model.save(tmp_path / "model.zip")
+    loaded = RAM.load(tmp_path / "model.zip", device="cpu")
+    assert loaded.location_policy == loaded.policy.location_policy == "random"
+    with pytest.raises(ValueError, match="location_policy must be one of"):
+        make_model(location_policy="fixed")
+
+
 def test_the_last_location_is_not_learned_from():
     # With one glimpse the only location named is the last one, which nobody looks at.
     model = make_model(vec_env(num_glimpses=1))
@@ -303,5 +318,5 @@ def test_bad_arguments_are_named(kwargs, message):
 
 
 def test_environments_that_do_not_fit_are_named():
-    with pytest.raises(ValueError, match="RAM needs a Dict observation"):
+    with pytest.raises(ValueError, match=r'a Dict observation with "glimpse" .* is needed, got Box'):
         RAM("RAMPolicy", "CartPole-v1")

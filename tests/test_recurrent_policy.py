@@ -97,13 +97,18 @@ def test_actions_are_samples_or_the_most_likely(form):
         assert drawn.max() > 0.5
 
 
+@pytest.mark.parametrize("cut", [False, True])
 @pytest.mark.parametrize("core", CORES)
-def test_unrolling_equals_stepping(core):
+def test_unrolling_equals_stepping(core, cut):
+    """With episodes that start on the way, and without, where some cores go over the whole sequence at once."""
     policy = make_policy(core=core)
     obs, starts = torch.as_tensor(observe()), np.zeros((T, N), bool)
-    starts[0], starts[2, 1], starts[4] = True, True, True
-    state, outputs = policy.initial_state(N), []
-    first = state
+    starts[0, :2] = True
+    if cut:
+        starts[2, 1], starts[4] = True, True
+    with torch.no_grad():
+        first = state = policy(torch.as_tensor(observe(1, seed=1)[0]), policy.initial_state(N)).state
+    outputs, gradients = [], []
     for seen, start in zip(obs, starts, strict=True):
         outputs.append(policy(seen, policy.mask_state(state, start)))
         state = outputs[-1].state
@@ -112,6 +117,12 @@ def test_unrolling_equals_stepping(core):
     torch.testing.assert_close(unrolled.value, torch.stack([one.value for one in outputs]))
     torch.testing.assert_close(unrolled.state, outputs[-1].state)
     assert len(unrolled.state) == policy.core.num_states + 1
+    for values in (unrolled.value, torch.stack([one.value for one in outputs])):
+        policy.zero_grad()
+        values.square().sum().backward()
+        gradients.append([part.grad for part in policy.parameters() if part.grad is not None])
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other)
 
 
 @pytest.mark.parametrize("core", CORES)

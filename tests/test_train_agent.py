@@ -1,18 +1,33 @@
 import json
+import sys
 
 import imageio.v3 as imageio
 import imageio_ffmpeg
 import numpy as np
 import pytest
 
-pytest.importorskip("torch")
+torch = pytest.importorskip("torch")
 
-import train_agent
-from agents import RAM
+from agents import RAM, algorithms
+from agents.film import record
 from train_agent import main
 
 SMALL = ["--n-envs", "32", "--device", "cpu", "--env-kwargs", "dataset:mnist-5k", "num_glimpses:3"]
 STEPS = 32 * 3 * 12
+
+
+@pytest.fixture(autouse=True)
+def torch_as_it_was():
+    precision = torch.get_float32_matmul_precision()
+    yield
+    torch.set_float32_matmul_precision(precision)
+
+
+@pytest.fixture
+def few_games(monkeypatch):
+    monkeypatch.setattr("agents.film.HOLD_SECONDS", 0)
+    monkeypatch.setitem(record.__kwdefaults__, "num_episodes", 2)
+    monkeypatch.setattr("agents.evaluation.GAME_EVALUATIONS", {"validation": (40, 10**6), "test": (100, 2 * 10**6)})
 
 
 @pytest.fixture(scope="module")
@@ -65,14 +80,14 @@ def test_a_trained_agent_is_where_training_begins(finished, tmp_path):
 
 def test_resume_goes_on_where_a_kill_left_it(finished, tmp_path, monkeypatch):
     _, unbroken = finished
+    train = RAM.train
 
-    class KilledOnTheWay(RAM):
-        def train(self):
-            super().train()
-            if self._n_updates == 7:
-                raise KeyboardInterrupt
+    def killed_on_the_way(self):
+        train(self)
+        if self._n_updates == 7:
+            raise KeyboardInterrupt
 
-    monkeypatch.setitem(train_agent.ALGORITHMS, "ram", KilledOnTheWay)
+    monkeypatch.setattr(RAM, "train", killed_on_the_way)
     with pytest.raises(KeyboardInterrupt):
         main(["-n", str(STEPS), "--seed", "4", "-f", str(tmp_path), *SMALL])
     monkeypatch.undo()
@@ -84,19 +99,28 @@ def test_resume_goes_on_where_a_kill_left_it(finished, tmp_path, monkeypatch):
         main(["--resume", "-f", str(tmp_path)])
 
 
+def test_a_folder_of_ones_own(finished, tmp_path):
+    folder, result = finished
+    assert main(["-n", str(STEPS), "--seed", "4", "--folder", str(folder), *SMALL]) == result  # It is finished.
+    with pytest.raises(ValueError, match="holds a run with seed=4, asked for was 5"):
+        main(["-n", str(STEPS), "--seed", "5", "--folder", str(folder), *SMALL])
+    here = tmp_path / "here"
+    main(["-n", "96", "--evaluations", "1", "--folder", str(here), *SMALL])
+    assert (here / "result.json").exists()
+
+
 CATCH = ["--env", "GlimpseCatch-v0", "--env-kwargs", "size:6", "--n-envs", "32", "--device", "cpu"]
 
 
 @pytest.mark.parametrize("algo", ["ram", "ppo"])
-def test_catch_is_evaluated_on_so_many_games_and_filmed(algo, tmp_path, monkeypatch):
-    monkeypatch.setattr("agents.evaluation.GAME_EVALUATIONS", {"validation": (40, 10**6), "test": (100, 2 * 10**6)})
-    params = ["-params", "n_steps:10"]
+def test_catch_is_evaluated_on_so_many_games_and_filmed(algo, tmp_path, few_games):
+    params = ["--evaluations", "3", "-params", "n_steps:10", "n_epochs:1", *(["batch_size:80"] if algo == "ppo" else [])]
     result = main(["--algo", algo, "-n", "1600", "-f", str(tmp_path), *CATCH, *params])
     folder = tmp_path / algo / "GlimpseCatch-v0_1"
     assert result["test_episodes"] == 100
     assert "dataset" not in result
     assert np.load(folder / "evaluations.npz")["successes"].shape[1] == 40
-    assert imageio.improps(folder / "games.gif").shape[0] > 6 * 5  # Six games of a first picture and five steps.
+    assert imageio.improps(folder / "games.gif").shape[0] == 2 * (1 + 5)  # Two games of a first picture and five steps.
     film = tmp_path / "film.mp4"
     shown = main(["--algo", algo, "-i", str(folder / "best_model.zip"), "--eval-only", "--record", str(film), *CATCH])
     assert shown["test_error"] == result["test_error"]
@@ -112,13 +136,58 @@ def test_stopping_and_zooming_agents_are_drawn(tmp_path):
 
 
 def test_minutes_and_params(tmp_path):
-    options = ["--minutes", "0.02", "--eval-freq", "3200", "-params", "vf_coef:0.25", "class_loss_steps:last", *SMALL]
-    result = main([*options, "-P", "-tb", str(tmp_path / "tb"), "-f", str(tmp_path)])
-    assert result["train_seconds"] == pytest.approx(1.2, abs=1.0)
+    options = ["--minutes", "0.01", "--clock", "cpu", "-params", "vf_coef:0.25", "policy_kwargs.core:lstm", *SMALL]
+    result = main([*options, "--evaluations", "2", "-P", "-tb", str(tmp_path / "tb"), "-f", str(tmp_path)])
+    assert result["train_cpu_seconds"] >= 0.6
     model = RAM.load(tmp_path / "ram/GlimpseMNIST-v0_1/model.zip", device="cpu")
-    assert (model.vf_coef, model.class_loss_steps) == (0.25, "last")
+    assert (model.vf_coef, model.policy.core_name, model.policy.scan_steps) == (0.25, "lstm", 7)
     assert model.policy.optimizer.param_groups[0]["lr"] < 1e-3
     assert list((tmp_path / "tb").rglob("events*"))
+
+
+MODULE = """
+import gymnasium as gym
+import numpy as np
+
+from agents import register_algorithm
+
+kinds = {"entry_point": "ram_envs.env:GlimpseEnv", "vector_entry_point": "ram_envs.env:GlimpseVectorEnv"}
+gym.register("Small-v0", **kinds, kwargs={"task": "catch", "size": 6})
+
+
+@register_algorithm("at_random", action_format="multidiscrete")
+def at_random(env, seed):
+    rng, steps = np.random.default_rng(seed), 0
+    env.reset()
+
+    def predict(obs, state, episode_start, deterministic):
+        return rng.integers([5, 5, 3], size=(len(episode_start), 3)), state
+
+    while True:
+        env.step(rng.integers([5, 5, 3], size=(env.num_envs, 3)))
+        steps += env.num_envs
+        yield steps, predict
+"""
+
+
+def test_modules_register_algorithms_and_environments(tmp_path, monkeypatch, capsys, few_games):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", list(sys.path))
+    monkeypatch.setattr("agents.algorithms._ALGORITHMS", dict(algorithms._ALGORITHMS))
+    (tmp_path / "mine_of_the_test.py").write_text(MODULE)
+    asked = ["--imports", "mine_of_the_test", "--env", "Small-v0", "-n", "64", "--n-envs", "4", "--evaluations", "2"]
+    result = main([*asked, "--algo", "at_random", "--folder", "run"])
+    assert (result["algo"], result["env"], result["n_timesteps"]) == ("at_random", "Small-v0", 64)
+    shown = main([*asked, "--algo", "at_random", "-i", "run/best_model.zip", "--eval-only"])
+    assert shown["test_episodes"] == result["test_episodes"]
+    for arguments, message in (
+        (["--algo", "a3c"], "algo must be one of ('ram', "),
+        (["--imports", "no_such_module_here"], "No module named 'no_such_module_here'"),
+        (["--clock", "sun"], "argument --clock: invalid choice"),
+    ):
+        with pytest.raises(SystemExit):
+            main(arguments)
+        assert message in capsys.readouterr().err
 
 
 def test_pairs_without_a_colon_are_named(capsys):
@@ -134,4 +203,6 @@ def test_help_explains_each_option(capsys):
     for option in ("--algo", "--env", "--seed", "--n-envs", "--eval-freq", "--progress", "--log-folder", "--tensorboard-log"):
         assert option in text
     for option in ("-params", "--trained-agent", "--minutes", "--eval-only", "--resume", "--env-kwargs"):
+        assert option in text
+    for option in ("--folder", "--clock", "--evaluations", "--imports", "--record", "episode_ppo, episode_a2c"):
         assert option in text

@@ -8,7 +8,7 @@ from conftest import DATASET, make, make_vec
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from stable_baselines3 import PPO
 from stable_baselines3.common.monitor import Monitor
-from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor
+from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack, VecMonitor
 
 from agents.vec_env import BoxAction, GymnasiumVecEnv, make_vec_env
 
@@ -144,3 +144,37 @@ def test_ppo_trains_on_it():
     model = PPO("MultiInputPolicy", env, n_steps=12, batch_size=24, device="cpu").learn(96)
     assert model.num_timesteps == 96
     assert len(model.ep_info_buffer) > 0
+
+
+def test_frames_are_stacked_as_sb3_does():
+    ours = make_vec_env("GlimpseMNIST-v0", 3, frame_stack=4, dataset=DATASET, **BOX)
+    theirs = VecMonitor(VecFrameStack(DummyVecEnv([lambda: make(**BOX)] * 3), 4))
+    assert ours.observation_space == theirs.observation_space
+    assert ours.observation_space["glimpse"].shape == (1, 8, 4 * 8)
+    assert ours.observation_space["location"].shape == (4 * 2,)
+    for one, other in zip(rollout(ours, 4, 10), rollout(theirs, 4, 10), strict=True):
+        assert_same(one, other)
+
+
+def test_frames_are_stacked_side_by_side_the_newest_last():
+    plain, stacked = (make_vec_env("Catch-v0", 1, seed=0, size=5, **options) for options in ({}, {"frame_stack": 2}))
+    seen = [plain.reset()]
+    frames = [stacked.reset()]
+    for _ in range(6):  # The fourth step is the last of its game.
+        seen.append(plain.step(np.array([1]))[0])
+        frames.append(stacked.step(np.array([1]))[0])
+    for step in (1, 2, 3, 5, 6):
+        np.testing.assert_array_equal(frames[step][0], np.concatenate([seen[step - 1][0], seen[step][0]], axis=1))
+    for step in (0, 4):  # Nothing was seen before.
+        np.testing.assert_array_equal(frames[step][0], np.concatenate([np.zeros((5, 5)), seen[step][0]], axis=1))
+
+
+@pytest.mark.parametrize("frame_stack", [0, -1])
+def test_bad_frame_stacks_are_named(frame_stack):
+    with pytest.raises(ValueError, match=f"frame_stack must be at least 1, got {frame_stack}"):
+        make_vec_env("Catch-v0", 2, frame_stack=frame_stack)
+
+
+def test_one_frame_is_not_stacked():
+    assert isinstance(make_vec_env("Catch-v0", 2, frame_stack=1).venv, GymnasiumVecEnv)
+    assert isinstance(make_vec_env("Catch-v0", 2, frame_stack=2).venv, VecFrameStack)
