@@ -3,10 +3,10 @@ import subprocess
 
 import numpy as np
 import pytest
-import yaml
 
 pytest.importorskip("stable_baselines3")
 
+import yaml
 from gymnasium import spaces
 from stable_baselines3.common.noise import NormalActionNoise, OrnsteinUhlenbeckActionNoise
 

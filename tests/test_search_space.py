@@ -1,8 +1,9 @@
 import pytest
-import yaml
 
 pytest.importorskip("torch")
 optuna = pytest.importorskip("optuna")
+
+import yaml
 
 from benchmarks.search import SPACES
 from benchmarks.search_space import Choices, Range, parse_space, read_space

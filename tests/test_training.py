@@ -2,10 +2,10 @@ import json
 
 import numpy as np
 import pytest
-import yaml
 
 torch = pytest.importorskip("torch")
 
+import yaml
 from stable_baselines3 import PPO
 
 from agents import algorithms, evaluation, get_algorithm, register_algorithm, training
