@@ -33,21 +33,9 @@ class EpisodeLearner(OnPolicyAlgorithm):
 
     Args:
         policy: a `CorePolicy` or its name.
-        env: an environment, its id, an SB3 `VecEnv` or a Gymnasium vector environment. A Dict action of location and choice is
-            offered as a Box, see `agents.vec_env`.
-        learning_rate: a number, or a function of the remaining progress (1 to 0).
-        n_steps: steps of each environment to an update. None: until every environment has ended an episode, so whole episodes
-            where they have one length.
-        n_epochs: how often a rollout is learned from.
-        n_minibatches: the parts into which its environments are split each time.
-        clip_range: how far PPO lets the probability of each part of an action go: 1 - clip_range to 1 + clip_range times.
-        gamma: the discount.
-        gae_lambda: 1: advantages are R_t - b_t; below, they lean on the baseline of later steps.
-        normalize_advantage: whether the advantages of a rollout are brought to mean 0 and deviation 1.
-        vf_coef: the weight of the baseline's squared error.
-        ent_coef: the weight of the entropy; a number, or a function of the remaining progress.
-        max_grad_norm: gradients are scaled down to at most this norm.
-        **kwargs: SB3's `stats_window_size`, `tensorboard_log`, `policy_kwargs`, `verbose`, `seed`, `device`.
+        env, learning_rate, n_steps, n_epochs, n_minibatches, clip_range, normalize_advantage, ent_coef: see `EpisodePPO`.
+        **kwargs: SB3's `gamma`, `gae_lambda`, `vf_coef`, `max_grad_norm`, `stats_window_size`, `tensorboard_log`,
+            `policy_kwargs`, `verbose`, `seed`, `device`.
 
     Raises:
         ValueError: an argument is out of range, or the environment's spaces do not fit; the message names it.
