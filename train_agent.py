@@ -103,6 +103,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("--algo", default="ram", help=f"the algorithm: {', '.join(algorithm_names())}, or one that --imports registers")
     add("--env", default="GlimpseMNIST-v0", help="a registered environment's id")
+    add("--preset", help="settings of another purpose: paper (Mnih et al. 2014) or best; default: the everyday ones")
     add("-n", "--n-timesteps", type=int, help="steps of the environment to learn from; default: the tuned number")
     add("--minutes", type=float, help="learn for so long instead (evaluations not counted), whatever the steps come to")
     add("--clock", default="wall", choices=CLOCKS, help="what --minutes are counted by: the wall's, or this process's own")

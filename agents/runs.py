@@ -40,16 +40,25 @@ def unfinished_run(log_folder: Path, algo: str, env_id: str) -> Path:
     raise FileNotFoundError(f"there is no unfinished run of {algo} on {env_id} in {log_folder}: start one without --resume")
 
 
-def read_hyperparams(path: Path, env_id: str) -> dict[str, Any]:
+def read_hyperparams(path: Path, env_id: str, preset: str | None = None) -> dict[str, Any]:
     """The settings for one environment out of a file in rl_zoo3's form; {} where there are none.
 
     Of rl_zoo3's "env_wrapper" `ACTION_WRAPPER` is known, and read as the env_kwargs that it stands for.
 
+    Args:
+        path: the file.
+        env_id: the environment.
+        preset: other settings for it, which the file holds as "<env_id>/<preset>".
+
     Raises:
-        ValueError: there is another wrapper, which environments that are batched natively can't have.
+        ValueError: the file has no such preset, or there is another wrapper, which environments that are batched natively can't
+            have.
     """
     tuned = yaml.safe_load(path.read_text()) if path.exists() else {}
-    settings = dict(tuned.get(env_id, {}))
+    if preset is not None and f"{env_id}/{preset}" not in tuned:
+        known = [name.removeprefix(f"{env_id}/") for name in tuned if name.startswith(f"{env_id}/")]
+        raise ValueError(f"preset must be one of those that {path.name} has for {env_id}, {known or 'none'}, got {preset!r}")
+    settings = dict(tuned.get(f"{env_id}/{preset}" if preset else env_id, {}))
     if "env_wrapper" in settings:
         settings["env_kwargs"] = {**_wrapper_options(settings.pop("env_wrapper")), **settings.get("env_kwargs", {})}
     return settings

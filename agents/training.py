@@ -42,6 +42,7 @@ class Trial:
         env: a registered environment's id.
         folder: where everything lands.
         algo: the algorithm's name.
+        preset: "paper", "best" or whatever else hyperparams/<algo>.yml has for the environment; None: its everyday settings.
         seed: of the networks, the samples and the environments.
         n_timesteps: steps of the environment to learn from; None: the number in hyperparams/<algo>.yml, or a million.
         minutes: learn for so long instead, evaluations not counted.
@@ -63,6 +64,7 @@ class Trial:
     env: str
     folder: str
     algo: str = "ram"
+    preset: str | None = None
     seed: int = 0
     n_timesteps: int | None = None
     minutes: float | None = None
@@ -151,7 +153,7 @@ def read_options(trial: Trial) -> tuple[dict[str, Any], dict[str, Any]]:
 def read_settings(trial: Trial) -> dict[str, Any]:
     """The settings of the algorithm for the environment, with what the trial changes; "lin_..." is still text."""
     algorithm = trial.algorithm
-    tuned = read_hyperparams(HYPERPARAMS / f"{trial.algo}.yml", trial.env)
+    tuned = read_hyperparams(HYPERPARAMS / f"{trial.algo}.yml", trial.env, trial.preset)
     settings = merge(algorithm.settings, change(tuned, trial.params))
     settings["n_timesteps"] = trial.n_timesteps or settings.get("n_timesteps", 1_000_000)
     settings["n_envs"] = trial.n_envs or settings.get("n_envs", 128)
@@ -238,7 +240,7 @@ def describe(run: Run, model: BaseAlgorithm, evaluation: TimedEvalCallback) -> d
     wall, cpu = evaluation.stopwatch.read()
     curve = np.load(run.folder / "evaluations.npz")
     episodes = model.num_timesteps / curve["ep_lengths"].mean()
-    result: dict[str, Any] = {"env": trial.env, "algo": trial.algo, "seed": trial.seed}
+    result: dict[str, Any] = {"env": trial.env, "algo": trial.algo, "preset": trial.preset, "seed": trial.seed}
     if has_images(trial.env):
         images = task_of(model.get_env()).images
         result |= {"dataset": images.name, "dataset_size": len(images.labels)}
@@ -294,7 +296,7 @@ def _make_trial(config: dict[str, Any]) -> Trial:
 
 def _check_same(folder: Path, kept: dict[str, Any], asked: dict[str, Any]) -> None:
     for name, value in yaml.safe_load(yaml.safe_dump(asked)).items():
-        if name not in _CIRCUMSTANCES and kept[name] != value:
+        if name not in _CIRCUMSTANCES and kept.get(name) != value:
             raise ValueError(
-                f"{folder} holds a run with {name}={kept[name]!r}, asked for was {value!r}: take another folder or remove it"
+                f"{folder} holds a run with {name}={kept.get(name)!r}, asked for was {value!r}: take another folder or remove it"
             )

@@ -39,6 +39,16 @@ def test_hyperparameters_are_read_for_one_environment(tmp_path):
     assert runs.read_hyperparams(tmp_path / "none.yml", "A-v0") == {}
 
 
+def test_presets(tmp_path):
+    file = tmp_path / "ram.yml"
+    file.write_text("A-v0: {n_envs: 3}\nA-v0/paper: {n_envs: 4}\nA-v0/best: {n_envs: 5}\nB-v0: {n_envs: 6}\n")
+    assert runs.read_hyperparams(file, "A-v0") == {"n_envs": 3}
+    assert runs.read_hyperparams(file, "A-v0", "best") == {"n_envs": 5}
+    for env_id, known in (("A-v0", r"\['paper', 'best'\]"), ("B-v0", "none")):
+        with pytest.raises(ValueError, match=rf"preset must be one of .*ram.yml has for {env_id}, {known}, got 'fast'"):
+            runs.read_hyperparams(file, env_id, "fast")
+
+
 def test_merged_settings():
     first = {"a": 1, "net": {"core": "lstm", "size": 8, "deep": {"x": 1}}, "b": {"c": 1}}
     second = {"net": {"size": 16, "deep": {"y": 2}}, "b": 5, "new": {"z": 3}}
