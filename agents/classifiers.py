@@ -10,6 +10,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from agents.glimpse_networks import ConvGlimpseNetwork
 from agents.networks import RELU_GAIN, GlimpseNetwork, init_linear
 
 
@@ -89,6 +90,7 @@ def _as_image(glimpse: Tensor) -> Tensor:
 
 GLIMPSE_NETWORKS: dict[str, type[nn.Module]] = {
     "paper": GlimpseNetwork,
+    "retina": ConvGlimpseNetwork,
     "fc": FullyConnected,
     "conv": Convolutional,
     "cnn": ResidualCNN,

@@ -65,8 +65,8 @@ class CorePolicy(BasePolicy):
         """The core's inputs (N, F) for observations (N, ...)."""
         raise NotImplementedError
 
-    def read_out(self, hidden: Tensor, step: Tensor, state: State) -> Any:
-        """The `Outputs` for h_t (..., H), the number (...) of the step in its episode, and the state after it."""
+    def read_out(self, hidden: Tensor, obs: Observations, step: Tensor, state: State) -> Any:
+        """The `Outputs` for h_t (..., H), observations (..., ...), the number (...) of the step, and the state after it."""
         raise NotImplementedError
 
     def act(self, output: Any, deterministic: bool = False) -> tuple[Tensor, ...]:
@@ -92,7 +92,7 @@ class CorePolicy(BasePolicy):
         """One step: observations (N, ...), state of (N, H) tensors."""
         *core_state, step = state
         hidden, core_state = self.core(self.encode(obs), core_state)  # (N, H), h_t
-        return self.read_out(hidden, step.squeeze(1), (*core_state, step + 1))
+        return self.read_out(hidden, obs, step.squeeze(1), (*core_state, step + 1))
 
     def unroll(self, obs: Observations, state: State, episode_starts: NDArray[np.bool_]) -> Any:
         """T steps at once, with the gradient through all of them: obs of (T, N, ...), episode_starts (T, N)."""
@@ -102,7 +102,7 @@ class CorePolicy(BasePolicy):
             unroll: Any = self.core.unroll
             hiddens, core_state = unroll(inputs, core_state)
             steps = step.squeeze(1) + torch.arange(len(inputs), device=step.device).unsqueeze(1)  # (T, N)
-            return self.read_out(hiddens, steps, (*core_state, step + len(inputs)))
+            return self.read_out(hiddens, obs, steps, (*core_state, step + len(inputs)))
         all_hidden, all_steps = [], []
         for step_inputs, starts in zip(inputs, episode_starts, strict=True):
             *core_state, step = self.mask_state(state, starts)
@@ -110,7 +110,7 @@ class CorePolicy(BasePolicy):
             all_hidden.append(hidden)
             all_steps.append(step.squeeze(1))
             state = (*core_state, step + 1)
-        return self.read_out(torch.stack(all_hidden), torch.stack(all_steps), state)
+        return self.read_out(torch.stack(all_hidden), obs, torch.stack(all_steps), state)
 
     def initial_state(self, num_envs: int) -> State:
         """h_0 = 0 as tensors (num_envs, H), and the number of the step in the episode (num_envs, 1)."""

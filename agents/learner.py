@@ -209,17 +209,25 @@ class EpisodeLearner(OnPolicyAlgorithm):
     def _batch(self, rollout: Rollout, outputs: Any) -> Batch:
         assert rollout.last_values is not None
         dones = np.stack(rollout.dones)  # (T, N)
-        values = outputs.value.detach().cpu().numpy()  # (T, N), b_t
+        labels = self._tensor(np.array(rollout.labels)) if rollout.labels else None
+        values = self._values(outputs, labels).detach().cpu().numpy()  # (T, N), b_t
         advantages, returns = advantages_and_returns(
-            np.stack(rollout.rewards), values, dones, rollout.last_values, self.gamma, self.gae_lambda
+            self._rewards(rollout, outputs), values, dones, rollout.last_values, self.gamma, self.gae_lambda
         )
         if self.normalize_advantage:
             advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
         actions = stack(rollout.actions)
-        labels = self._tensor(np.array(rollout.labels)) if rollout.labels else None
         looked_at = self._tensor(~dones).float()
         old_log_probs = None if self._keeps_graph else self.policy.log_probs(outputs, actions).detach()
         return Batch(actions, self._tensor(advantages), self._tensor(returns), looked_at, labels, old_log_probs)
+
+    def _values(self, outputs: Any, labels: Tensor | None) -> Tensor:
+        """The baseline b_t (T, N), for labels (T, N) where there are such."""
+        return outputs.value
+
+    def _rewards(self, rollout: Rollout, outputs: Any) -> NDArray:
+        """What followed each step (T, N)."""
+        return np.stack(rollout.rewards)
 
     def _policy_loss(self, batch: Batch, log_probs: Tensor, part: int, weights: Tensor) -> Tensor:
         """REINFORCE's or PPO's loss for a part of the actions, out of log_probs (T, N, P)."""

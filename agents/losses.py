@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from agents.distributions import choice_log_prob
+
 
 def advantages_and_returns(
     rewards: NDArray[np.floating],
@@ -67,6 +69,17 @@ def classification_loss(logits: Tensor, labels: Tensor, weights: Tensor) -> Tens
     """Cross-entropy of logits (T, N, K) against labels (T, N), averaged over the steps with weight (T, N)."""
     losses = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none")
     return _mean(losses, weights.flatten())
+
+
+def gains(logits: Tensor, labels: Tensor, dones: Tensor) -> Tensor:
+    """What the next glimpse adds to the log-probability of the true class: (T, N, K), (T, N), (T, N) -> (T, N).
+
+    0 where an episode ends, and at the last step, whose next glimpse is not known.
+    """
+    log_probs = choice_log_prob(labels, logits)  # (T, N)
+    added = torch.zeros_like(log_probs)
+    added[:-1] = (log_probs[1:] - log_probs[:-1]) * ~dones[:-1]
+    return added
 
 
 def _mean(values: Tensor, weights: Tensor) -> Tensor:

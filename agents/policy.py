@@ -29,6 +29,7 @@ class Outputs(NamedTuple):
     location_mean: Tensor  # (..., 2), where to look next
     logits: tuple[Tensor, ...]  # P of (..., K), scores of the classes or moves, then of each choice about how to look
     value: Tensor  # (...), the baseline b_t
+    class_values: Tensor  # (..., K), the baseline for each class, or (..., 1) where it is the same for all
     state: State  # for the next step
 
 
@@ -54,14 +55,18 @@ class RAMPolicy(CorePolicy):
         location_policy: "learned", or "random": every location is drawn from all of the scene, and nothing is learned of them.
         hidden_size: units of h_g and h_l each.
         core_size: units of g_t and h_t each.
-        location_std: the fixed standard deviation of the location, in units of [-1, 1].
+        location_std: the standard deviation of the location, in units of [-1, 1].
         location_gain: the location's mean is this times Linear(h_t). Adam moves every weight by about the learning rate,
             however weak the signal; h_t has hundreds of components, so that with a gain of 1 one noisy step can move all
             locations by more than `location_std`.
+        location_frame: "scene": the location's mean is counted from the middle of the scene, as in the paper. "gaze": from where
+            the last glimpse was taken, so that "a bit more to the left" is the same wherever the eye is.
         scan_steps: for so many steps of an episode the location's mean has a learned offset of its own, a path that the eye
             takes whatever it sees; Linear(h_t) bends it. 0 is the paper's model. The offset is learned from all images together,
             so that a useful path is found long before h_t tells places apart.
         location_gradient, baseline_gradient: "head" or "full", see above.
+        baseline_by_class: the baseline has an output for each class, and while learning that of the true class counts. The class
+            is drawn before anything is looked at, so that the gradient is as unbiased as before, and varies less.
         glimpse_mean, glimpse_std: glimpses enter the network as (glimpse - mean) / std; a number each, or one for each scale.
         optimizer_class: a torch optimizer.
         optimizer_kwargs: its arguments but the learning rate; by default the fused variant where there is one.
@@ -83,9 +88,11 @@ class RAMPolicy(CorePolicy):
         core_size: int = 256,
         location_std: float = 0.1,
         location_gain: float = 0.1,
+        location_frame: str = "scene",
         scan_steps: int = 0,
         location_gradient: str = "head",
         baseline_gradient: str = "head",
+        baseline_by_class: bool = False,
         glimpse_mean: float | list[float] = 0.0,
         glimpse_std: float | list[float] = 1.0,
         optimizer_class: type[torch.optim.Optimizer] = torch.optim.Adam,
@@ -101,6 +108,8 @@ class RAMPolicy(CorePolicy):
         for name, reach in (("location_gradient", location_gradient), ("baseline_gradient", baseline_gradient)):
             if reach not in ("head", "full"):
                 raise ValueError(f'{name} must be "head" or "full", got {reach!r}')
+        if location_frame not in ("scene", "gaze"):
+            raise ValueError(f'location_frame must be "scene" or "gaze", got {location_frame!r}')
         for name, value in (("location_std", location_std), ("location_gain", location_gain)):
             if not value > 0:
                 raise ValueError(f"{name} must be above 0, got {value!r}")
@@ -111,8 +120,10 @@ class RAMPolicy(CorePolicy):
         self.core_name, self.network_name, self.location_policy = core, glimpse_network, location_policy
         self.hidden_size = hidden_size
         self.location_std, self.location_gain = location_std, location_gain
-        self.scan_steps = scan_steps
+        self.std_now = location_std  # Where it is annealed, `RAM` sets it.
+        self.location_frame, self.scan_steps = location_frame, scan_steps
         self.location_gradient, self.baseline_gradient = location_gradient, baseline_gradient
+        self.baseline_by_class = baseline_by_class
         self.glimpse_mean, self.glimpse_std = glimpse_mean, glimpse_std
         self.choices = choices
         self._scores = [2 * np.eye(size, dtype=np.float32) - 1 for size in choices.values()]  # What is sent for each choice.
@@ -125,24 +136,29 @@ class RAMPolicy(CorePolicy):
         self.class_head = nn.Linear(core_size, first)
         if others:
             self.look_head = nn.Linear(core_size, sum(others))
-        self.baseline_head = nn.Linear(core_size, 1)
+        self.baseline_head = nn.Linear(core_size, first if baseline_by_class else 1)
         self._make_optimizer(lr_schedule)
 
     def encode(self, obs: dict[str, Tensor]) -> Tensor:
         """g_t (N, H) for obs["glimpse"] (N, k, g, g), obs["location"] (N, 2) and perhaps obs["zoom"] (N, Z)."""
         return self.glimpse_network(*self.input(obs))
 
-    def read_out(self, hidden: Tensor, step: Tensor, state: State) -> Outputs:
+    def read_out(self, hidden: Tensor, obs: dict[str, Tensor], step: Tensor, state: State) -> Outputs:
         """All heads' outputs for h_t (..., H)."""
         detached = hidden.detach()
         looking = hidden if self.location_gradient == "full" else detached
         mean = self.location_gain * self.location_head(looking)
+        if self.location_frame == "gaze":
+            mean = mean + obs["location"]
         if self.scan_steps > 0:
             mean = mean + SCAN_GAIN * self.scan[step.clamp(max=self.scan_steps - 1)]
-        value = self.baseline_head(hidden if self.baseline_gradient == "full" else detached).squeeze(-1)
+        logits = self.class_head(hidden)
+        values = self.baseline_head(hidden if self.baseline_gradient == "full" else detached)
+        # Who acts does not know the class: what it believes has to do.
+        value = (values * logits.detach().softmax(-1)).sum(-1) if self.baseline_by_class else values.squeeze(-1)
         others = list(self.choices.values())[1:]
         looks = self.look_head(looking).split(others, dim=-1) if others else ()
-        return Outputs(mean, (self.class_head(hidden), *looks), value, state)
+        return Outputs(mean, (logits, *looks), value, values, state)
 
     def act(self, output: Outputs, deterministic: bool = False, greedy_choice: bool = False) -> tuple[Tensor, Tensor]:
         """Locations (N, 2), not clipped, and choices (N, P): samples, or with `deterministic` the most likely ones.
@@ -153,7 +169,7 @@ class RAMPolicy(CorePolicy):
         if self.location_policy == "random":
             location = 2 * torch.rand_like(location) - 1
         elif not deterministic:
-            location = sample_location(location, self.location_std)
+            location = sample_location(location, self.std_now)
         greedy = (deterministic or greedy_choice, *(deterministic,) * (len(self.choices) - 1))
         picked = [
             scores.argmax(-1) if best else sample_choice(scores) for scores, best in zip(output.logits, greedy, strict=True)
@@ -163,7 +179,7 @@ class RAMPolicy(CorePolicy):
     def log_probs(self, outputs: Outputs, actions: tuple[Tensor, ...]) -> Tensor:
         """Log-probabilities (T, N, 1 + P) of locations (T, N, 2) and of each of the choices (T, N, P)."""
         locations, choices = actions
-        where = location_log_prob(locations, outputs.location_mean, self.location_std)
+        where = location_log_prob(locations, outputs.location_mean, self.std_now)
         picked = [choice_log_prob(choices[..., part], logits) for part, logits in enumerate(outputs.logits)]
         return torch.stack([where, *picked], dim=-1)
 
@@ -199,9 +215,11 @@ class RAMPolicy(CorePolicy):
             "core_size": self.core_size,
             "location_std": self.location_std,
             "location_gain": self.location_gain,
+            "location_frame": self.location_frame,
             "scan_steps": self.scan_steps,
             "location_gradient": self.location_gradient,
             "baseline_gradient": self.baseline_gradient,
+            "baseline_by_class": self.baseline_by_class,
             "glimpse_mean": self.glimpse_mean,
             "glimpse_std": self.glimpse_std,
             "optimizer_class": self.optimizer_class,

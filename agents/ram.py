@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from gymnasium.vector import VectorEnv
+from numpy.typing import NDArray
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
+from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
 from agents.distributions import choice_entropy
 from agents.learner import EpisodeLearner
-from agents.losses import baseline_loss, classification_loss
+from agents.losses import baseline_loss, classification_loss, gains
 from agents.policy import Outputs, RAMPolicy
-from agents.rollout import Batch
+from agents.rollout import Batch, Rollout
 
 
 class RAM(EpisodeLearner):
@@ -43,8 +47,13 @@ class RAM(EpisodeLearner):
         class_loss: "cross_entropy", with `info["label"]` and greedy choices while learning, or "reinforce", with sampled choices.
         class_loss_steps: "last" takes the cross-entropy at the end of the episode alone, as the paper does; "all" at every step.
         location_policy: "learned", or "random": locations are drawn from all of the scene (the paper's "random glimpses").
-        location_coef: the weight of the location's REINFORCE term in units of `location_std` squared. The gradient of
+        location_reward: what the location is learned from. "success" is the environment's reward; "gain" is what each glimpse
+            added to the log-probability of the true class, so that each look is paid at once, and an episode's sum is its
+            log-likelihood. It needs `info["label"]`, and there is no stop action then.
+        location_coef: the weight of the location's REINFORCE term in units of its standard deviation squared. The gradient of
             log N(l | mean, std^2) grows as 1/std; in these units it is (l - mean) times the advantage for any std.
+        final_location_std: the location's standard deviation goes evenly from the policy's `location_std` to this while learning;
+            None: it stays.
         vf_coef: the weight of the baseline's squared error.
         ent_coef: the weight of the entropy of what is chosen by REINFORCE; a number, or a function of the remaining progress.
         max_grad_norm: gradients are scaled down to at most this norm.
@@ -72,7 +81,9 @@ class RAM(EpisodeLearner):
         class_loss: str = "cross_entropy",
         class_loss_steps: str = "all",
         location_policy: str = "learned",
+        location_reward: str = "success",
         location_coef: float = 1.0,
+        final_location_std: float | None = None,
         vf_coef: float = 0.5,
         ent_coef: float | Schedule = 0.0,
         max_grad_norm: float = 5.0,
@@ -88,7 +99,14 @@ class RAM(EpisodeLearner):
             raise ValueError(f'class_loss must be "cross_entropy" or "reinforce", got {class_loss!r}')
         if class_loss_steps not in ("all", "last"):
             raise ValueError(f'class_loss_steps must be "all" or "last", got {class_loss_steps!r}')
+        if location_reward not in ("success", "gain"):
+            raise ValueError(f'location_reward must be "success" or "gain", got {location_reward!r}')
+        if location_reward == "gain" and class_loss != "cross_entropy":
+            raise ValueError(f'location_reward="gain" needs class_loss="cross_entropy", got {class_loss!r}')
         self.class_loss, self.class_loss_steps = class_loss, class_loss_steps
+        if final_location_std is not None and not final_location_std > 0:
+            raise ValueError(f"final_location_std must be above 0 or None, got {final_location_std!r}")
+        self.location_reward, self.final_location_std = location_reward, final_location_std
         self.location_policy, self.location_coef = location_policy, location_coef
         super().__init__(
             policy=policy,
@@ -125,11 +143,37 @@ class RAM(EpisodeLearner):
         """Learn for `total_timesteps` steps of the environment (N at a time); see SB3's `learn`."""
         return super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
 
+    def _setup_model(self) -> None:
+        super()._setup_model()
+        if self.policy.baseline_by_class and self.class_loss != "cross_entropy":
+            raise ValueError(f'baseline_by_class needs class_loss="cross_entropy" for its labels, got {self.class_loss!r}')
+        if self.location_reward == "gain" and "stop" in self.policy.choices:
+            raise ValueError('location_reward="gain" leaves out what a look costs: use "success" where there is a stop action')
+
+    def collect_rollouts(self, env: VecEnv, callback: BaseCallback, rollout_buffer: Any, n_rollout_steps: int | None) -> bool:
+        """See `EpisodeLearner`."""
+        if self.final_location_std is not None:
+            remaining = self._current_progress_remaining
+            self.policy.std_now = remaining * self.policy.location_std + (1 - remaining) * self.final_location_std
+        return super().collect_rollouts(env, callback, rollout_buffer, n_rollout_steps)
+
     def _policy_arguments(self) -> dict[str, Any]:
         return {"location_policy": self.location_policy, **self.policy_kwargs}
 
     def _act(self, output: Outputs) -> tuple[Tensor, Tensor]:
         return self.policy.act(output, greedy_choice=self.class_loss == "cross_entropy")
+
+    def _values(self, outputs: Outputs, labels: Tensor | None) -> Tensor:
+        if not self.policy.baseline_by_class:
+            return outputs.value
+        assert labels is not None
+        return outputs.class_values.gather(-1, labels.unsqueeze(-1)).squeeze(-1)
+
+    def _rewards(self, rollout: Rollout, outputs: Outputs) -> NDArray:
+        if self.location_reward == "success":
+            return super()._rewards(rollout, outputs)
+        labels = self._tensor(np.array(rollout.labels))
+        return gains(outputs.logits[0].detach(), labels, self._tensor(np.stack(rollout.dones))).cpu().numpy()
 
     def _losses(self, batch: Batch, outputs: Outputs) -> dict[str, Tensor]:
         log_probs = self.policy.log_probs(outputs, batch.actions)  # (T, N, 1 + P)
@@ -138,9 +182,9 @@ class RAM(EpisodeLearner):
             return self._policy_loss(batch, log_probs, part, weights)
 
         everywhere = torch.ones_like(batch.looked_at)
-        losses = {"baseline_loss": self.vf_coef * baseline_loss(outputs.value, batch.returns)}
+        losses = {"baseline_loss": self.vf_coef * baseline_loss(self._values(outputs, batch.labels), batch.returns)}
         if self.location_policy == "learned":
-            weight = self.location_coef * self.policy.location_std**2
+            weight = self.location_coef * self.policy.std_now**2
             losses["location_loss"] = weight * policy_loss(0, batch.looked_at)
         names, chosen_by_reward = list(self.policy.choices), outputs.logits
         if self.class_loss == "cross_entropy":

@@ -89,7 +89,7 @@ class RecurrentPolicy(CorePolicy):
         """The features (N, F)."""
         return self.extract_features(obs, self.features_extractor)
 
-    def read_out(self, hidden: Tensor, step: Tensor, state: State) -> RecurrentOutputs:
+    def read_out(self, hidden: Tensor, obs: Observations, step: Tensor, state: State) -> RecurrentOutputs:
         """Both heads' outputs for h_t (..., H)."""
         return RecurrentOutputs(self.action_head(hidden), self.value_head(hidden).squeeze(-1), state)
 

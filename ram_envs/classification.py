@@ -36,6 +36,8 @@ class GlimpseClassification(Task):
         canvas_size: the side in pixels of a blank canvas on which the image lies at a random place; None: no canvas.
         num_clutter: pieces cut out of other images of the split and added at random places.
         clutter_size: the side of such a piece in pixels.
+        warp: in the split "train" each image is bent at random by up to so many pixels, so that no pass over the images repeats
+            another, see `ram_envs.warping`; 0: images as they are.
         glimpse_size: g, the side of a glimpse in pixels.
         num_scales: k, the number of patches, each twice as wide as the one before.
         num_glimpses: T, the glimpses seen before the class counts; with `stop_action` the most that can be seen.
@@ -69,6 +71,7 @@ class GlimpseClassification(Task):
         canvas_size: int | None = None,
         num_clutter: int = 0,
         clutter_size: int = 8,
+        warp: float = 0.0,
         glimpse_size: int = 8,
         num_scales: int = 1,
         num_glimpses: int = 7,
@@ -84,13 +87,17 @@ class GlimpseClassification(Task):
         check_whole("num_glimpses", num_glimpses, 1)
         if not 0 <= glimpse_cost < np.inf:
             raise ValueError(f"glimpse_cost must be a number of at least 0, got {glimpse_cost!r}")
+        if not 0 <= warp < np.inf:
+            raise ValueError(f"warp must be a number of pixels of at least 0, got {warp!r}")
         if image_order not in IMAGE_ORDERS:
             raise ValueError(f"image_order must be one of {IMAGE_ORDERS}, got {image_order!r}")
         super().__init__(num_envs)
         self.images = load_images(dataset, split)
         self.split, self.image_order = split, image_order
         self.num_glimpses, self.glimpse_cost = num_glimpses, float(glimpse_cost)
-        self.scene_maker = SceneMaker(self.images.images, canvas_size, num_clutter, clutter_size)
+        self.scene_maker = SceneMaker(
+            self.images.images, canvas_size, num_clutter, clutter_size, reach=warp if split == "train" else 0.0
+        )
         zooms = num_zooms if zoom_action else 1
         retina = Retina(self.scene_maker.shape, glimpse_size, num_scales, zooms, self.images.images.dtype)
         self.gaze = Gaze(num_envs, retina, initial_location)

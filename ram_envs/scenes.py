@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from ram_envs.checks import check_whole
 from ram_envs.streams import draw_uniform
+from ram_envs.warping import DRAWS as WARP_DRAWS
+from ram_envs.warping import warp
 
 _DRAWS_PER_CLUTTER = 5  # Which image, its column and row, the canvas's column and row.
 _AHEAD = 2  # Scenes.
@@ -25,6 +27,8 @@ class SceneMaker:
         canvas_size: the side of the canvas; None: the image is the scene.
         num_clutter: pieces of other images.
         clutter_size: the side of such a piece.
+        reach: each image is bent at random, by up to so many pixels, see `ram_envs.warping`; the pieces are cut out of images as
+            they are.
 
     Attributes:
         shape: ([C,] H, W) of a scene.
@@ -33,7 +37,14 @@ class SceneMaker:
         ValueError: an argument is out of range; the message names it.
     """
 
-    def __init__(self, images: NDArray, canvas_size: int | None = None, num_clutter: int = 0, clutter_size: int = 8) -> None:
+    def __init__(
+        self,
+        images: NDArray,
+        canvas_size: int | None = None,
+        num_clutter: int = 0,
+        clutter_size: int = 8,
+        reach: float = 0.0,
+    ) -> None:
         height, width = images.shape[-2:]
         check_whole("num_clutter", num_clutter, 0)
         check_whole("clutter_size", clutter_size, 1)
@@ -45,7 +56,7 @@ class SceneMaker:
         if num_clutter and len(images) < 2:
             raise ValueError(f"num_clutter={num_clutter} needs other images to cut clutter from, but there is only one")
         self.shape = (*images.shape[1:-2], *sides)
-        self.num_clutter, self.clutter_size = num_clutter, clutter_size
+        self.num_clutter, self.clutter_size, self.reach = num_clutter, clutter_size, reach
         self._images = images.reshape(len(images), -1, height, width)
 
     def make(self, index: NDArray[np.int64], streams: NDArray[np.uint64], scenes: NDArray, envs: NDArray, margin: int) -> None:
@@ -53,24 +64,33 @@ class SceneMaker:
 
         scenes are (N, [C,] margin + H, margin + W), see `ram_envs.retina.Retina`.
         """
-        draws, _ = draw_uniform(streams, 2 + _DRAWS_PER_CLUTTER * self.num_clutter)
+        num_draws = 2 + _DRAWS_PER_CLUTTER * self.num_clutter
+        draws, _ = draw_uniform(streams, num_draws + (WARP_DRAWS if self.reach else 0))
+        pictures, which = self._images, index
+        if self.reach:
+            pictures, which = warp(self._images, index, draws[:, num_draws:], self.reach), np.arange(len(index))
         scenes = scenes.reshape(len(scenes), -1, *scenes.shape[-2:])
         brightest = 255 if scenes.dtype == np.uint8 else 1
-        _compose(self._images, index, draws, scenes, envs, margin, self.num_clutter, self.clutter_size, brightest)
+        pieces = (self.num_clutter, self.clutter_size)
+        _compose(self._images, index, pictures, which, draws, scenes, envs, margin, *pieces, brightest)
 
 
 @njit(cache=True)
-def _compose(images, index, draws, scenes, envs, margin, num_clutter, clutter_size, brightest):
-    """Each image at its place on its canvas, then the clutter; draws are (m, 2 + 5 num_clutter) in [0, 1)."""
+def _compose(images, index, pictures, which, draws, scenes, envs, margin, num_clutter, clutter_size, brightest):
+    """Each of the pictures `which` (m,) at its place on its canvas, then clutter out of other images than index (m,).
+
+    draws are (m, 2 + 5 num_clutter or more) in [0, 1).
+    """
     _, num_channels, height, width = images.shape
     full_height, full_width = scenes.shape[2:]
     canvas_height, canvas_width = full_height - margin, full_width - margin
-    sources, targets, plane = images.reshape(-1), scenes.reshape(-1), height * width
-    starts = _first_pixels(images.shape, index, draws, num_clutter, clutter_size)
+    sources, shown, targets, plane = images.reshape(-1), pictures.reshape(-1), scenes.reshape(-1), height * width
+    starts = _first_pixels(images.shape, index, which, draws, num_clutter, clutter_size)
     touched = 0
     for i in range(len(index)):
         if i + _AHEAD < len(index):
-            touched += _touch(sources, starts[i + _AHEAD], width, height, clutter_size)
+            touched += _touch(shown, starts[i + _AHEAD, :1], width, height)
+            touched += _touch(sources, starts[i + _AHEAD, 1:], width, clutter_size)
         top = margin + int(draws[i, 1] * (canvas_height - height + 1))
         left = margin + int(draws[i, 0] * (canvas_width - width + 1))
         for channel in range(num_channels):
@@ -78,7 +98,7 @@ def _compose(images, index, draws, scenes, envs, margin, num_clutter, clutter_si
             if canvas_height > height or canvas_width > width:
                 targets[(first_row + margin) * full_width : (first_row + margin + canvas_height) * full_width] = 0
             target = (first_row + top) * full_width + left
-            _copy(sources, starts[i, 0] + channel * plane, width, targets, target, full_width, height, width)
+            _copy(shown, starts[i, 0] + channel * plane, width, targets, target, full_width, height, width)
         for piece in range(num_clutter):
             left = margin + int(draws[i, 5 * piece + 5] * (canvas_width - clutter_size + 1))
             top = margin + int(draws[i, 5 * piece + 6] * (canvas_height - clutter_size + 1))
@@ -90,12 +110,12 @@ def _compose(images, index, draws, scenes, envs, margin, num_clutter, clutter_si
 
 
 @njit(cache=True)
-def _first_pixels(shape, index, draws, num_clutter, clutter_size):
-    """Where the image and the pieces of others begin among all pixels: (m, 1 + num_clutter)."""
+def _first_pixels(shape, index, which, draws, num_clutter, clutter_size):
+    """Where the picture begins among all pictures' pixels, and the pieces among all images': (m, 1 + num_clutter)."""
     num_images, num_channels, height, width = shape
     starts = np.empty((len(index), 1 + num_clutter), np.int64)
     for i in range(len(index)):
-        starts[i, 0] = index[i] * num_channels * height * width
+        starts[i, 0] = which[i] * num_channels * height * width
         for piece in range(num_clutter):
             draw = draws[i, 2 + 5 * piece : 7 + 5 * piece]
             other = int(draw[0] * (num_images - 1))
@@ -106,11 +126,11 @@ def _first_pixels(shape, index, draws, num_clutter, clutter_size):
 
 
 @njit(cache=True)
-def _touch(sources, starts, width, height, clutter_size):
+def _touch(sources, starts, width, height):
     """Read a pixel of every other row that will be needed: memory fetches them while the scenes before are made."""
     touched = 0
     for part in range(len(starts)):
-        for row in range(0, height if part == 0 else clutter_size, 2):
+        for row in range(0, height, 2):
             touched += sources[starts[part] + row * width]
     return touched
 

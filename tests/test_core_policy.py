@@ -37,7 +37,7 @@ class Counter(CorePolicy):
     def encode(self, obs):
         return self.weight * (obs["seen"] if isinstance(obs, dict) else obs)
 
-    def read_out(self, hidden, step, state):
+    def read_out(self, hidden, obs, step, state):
         return Counted(torch.stack([hidden.squeeze(-1), step.float()], dim=-1), state)
 
     def act(self, output, deterministic=False):

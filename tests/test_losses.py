@@ -12,7 +12,7 @@ from agents.distributions import (
     sample_choice,
     sample_location,
 )
-from agents.losses import advantages_and_returns, baseline_loss, classification_loss, clipped_loss, reinforce_loss
+from agents.losses import advantages_and_returns, baseline_loss, classification_loss, clipped_loss, gains, reinforce_loss
 
 
 def test_returns_by_hand():
@@ -127,3 +127,14 @@ def test_samples_follow_their_distributions():
     torch.testing.assert_close(locations.std(0), torch.tensor([0.2, 0.2]), atol=0.01, rtol=0)
     logits = torch.tensor([[0.0, math.log(3.0)]]).expand(50_000, 2)
     assert sample_choice(logits).float().mean().item() == pytest.approx(0.75, abs=0.01)
+
+
+def test_gains_by_hand():
+    # log softmax of (0, log 3) is log 1/4 and log 3/4; of (0, 0) log 1/2 each.
+    even, odd = [0.0, 0.0], [0.0, math.log(3)]
+    logits = torch.tensor([[even, even], [odd, odd], [even, odd]])  # (3, 2, 2)
+    labels = torch.tensor([[1, 0], [1, 0], [1, 1]])
+    dones = torch.tensor([[False, False], [False, True], [True, False]])
+    up, down = math.log(3 / 4) - math.log(1 / 2), math.log(1 / 4) - math.log(1 / 2)
+    # First: sure of the right class, then as unsure as before. Second: sure of the wrong one, then its episode ends.
+    torch.testing.assert_close(gains(logits, labels, dones), torch.tensor([[up, down], [-up, 0], [0, 0]]))

@@ -117,6 +117,25 @@ def test_an_episode_start_forgets_its_own_state_alone():
     assert (goes_on[1] != fresh[1]).any()
 
 
+def test_a_gaze_moves_from_where_it_is():
+    policy = make_policy(location_frame="gaze", location_gain=0.5)
+    obs = tensors(observe(3))
+    output = policy(obs, policy.initial_state(3))
+    hidden = output.state[0]
+    torch.testing.assert_close(output.location_mean, obs["location"] + 0.5 * policy.location_head(hidden))
+    many = {name: values.unsqueeze(0) for name, values in obs.items()}
+    unrolled = policy.unroll(many, policy.initial_state(3), np.ones((1, 3), bool))
+    torch.testing.assert_close(unrolled.location_mean[0], output.location_mean)
+
+
+def test_who_acts_takes_the_class_for_what_it_believes():
+    policy = make_policy(baseline_by_class=True)
+    output = policy(tensors(observe(4)), policy.initial_state(4))
+    assert output.class_values.shape == (4, 5)
+    torch.testing.assert_close(output.value, (output.logits[0].softmax(-1) * output.class_values).sum(-1))
+    assert gradients(output.value.sum(), policy) == {"baseline_head"}
+
+
 def test_a_learned_path_is_added_step_by_step():
     plain, scanning = make_policy(), make_policy(scan_steps=2)
     scanning.load_state_dict({**scanning.state_dict(), **plain.state_dict()}, strict=False)
@@ -261,7 +280,7 @@ def test_any_optimizer(optimizer):
     ("kwargs", "message"),
     [
         ({"core": "gru2"}, "core must be one of"),
-        ({"glimpse_network": "cnn2"}, r"glimpse_network must be one of \('paper', 'fc', 'conv', 'cnn'\) or a class"),
+        ({"glimpse_network": "cnn2"}, r"glimpse_network must be one of \('paper', 'retina', 'fc', 'conv', 'cnn'\) or a class"),
         ({"glimpse_network": "conv"}, "the filters are 10x10, got glimpses of 4x4"),
         ({"location_policy": "greedy"}, r"location_policy must be one of \('learned', 'random'\), got 'greedy'"),
         ({"location_std": 0}, "location_std must be above 0"),

@@ -113,3 +113,20 @@ def test_bad_options_are_named(options, message):
 def test_clutter_needs_other_images():
     with pytest.raises(ValueError, match="num_clutter=1 needs other images"):
         SceneMaker(DIGITS[:1], num_clutter=1, clutter_size=2)
+
+
+def test_bent_images_stand_where_the_unbent_would_among_the_same_clutter():
+    images = np.repeat(10 * np.arange(1, 6, dtype=np.uint8), 100).reshape(
+        5, 10, 10
+    )  # Each of one grey, so that bending shows at edges.
+    options = {"canvas_size": 40, "num_clutter": 3, "clutter_size": 3}
+    plain, index = scenes_of(images, 50, margin=2, **options)
+    bent, _ = scenes_of(images, 50, margin=2, reach=2.0, **options)
+    assert (bent != plain).any(axis=(1, 2)).all()
+    greys = 10 * (index + 1)
+    rows = (bent != plain).any(axis=2)
+    for n in range(50):
+        changed = np.flatnonzero(rows[n])
+        assert changed.max() - changed.min() < 10  # Within the image's own place.
+        differences = np.abs(bent[n].astype(int) - plain[n])
+        assert differences.max() <= greys[n]

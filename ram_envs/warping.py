@@ -1,0 +1,67 @@
+"""Images bent a little, each in its own way, so that a pass over a data set never shows the same picture twice.
+
+A grid of 3x3 nodes lies over the image, each node is moved by a random amount, and what lies between follows (Simard et al. 2003
+move every pixel and smooth; a coarse grid does both at once). Moved together the nodes shift, turn, stretch and slant the image.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+NODES = 3  # To a side.
+DRAWS = 2 * NODES * NODES  # For an image: x and y of each node.
+
+
+def warp(images: NDArray, index: NDArray[np.int64], draws: NDArray[np.floating], reach: float) -> NDArray:
+    """Bend each of the images index (m,): (M, C, H, W) -> (m, C, H, W).
+
+    Args:
+        images: uint8 or float32; beyond their edges there is nothing (0).
+        index: which to bend.
+        draws: (m, `DRAWS`) in [0, 1), where the nodes go.
+        reach: the farthest that a node is moved along each axis, in pixels.
+    """
+    bent = np.empty((len(index), *images.shape[1:]), images.dtype)
+    moves = ((2 * draws - 1) * reach).reshape(-1, 2, NODES, NODES).astype(np.float32)
+    _warp(images, index, moves, bent, 0.5 if images.dtype == np.uint8 else 0.0)
+    return bent
+
+
+@njit(cache=True)
+def _warp(images, index, moves, bent, rounding):
+    """Fill bent (m, C, H, W); moves (m, 2, n, n) are the nodes' in pixels, x first."""
+    _, num_channels, height, width = images.shape
+    cells = moves.shape[-1] - 1
+    for i in range(len(index)):
+        for row in range(height):
+            v = np.float32(row * cells) / np.float32(max(height - 1, 1))
+            r = min(int(v), cells - 1)
+            v -= r
+            for column in range(width):
+                u = np.float32(column * cells) / np.float32(max(width - 1, 1))
+                c = min(int(u), cells - 1)
+                u -= c
+                x, y = column + _between(moves[i, 0], r, c, v, u), row + _between(moves[i, 1], r, c, v, u)
+                left, top = int(np.floor(x)), int(np.floor(y))
+                right_share, lower_share = x - left, y - top
+                for channel in range(num_channels):
+                    image = images[index[i], channel]
+                    upper = _pixel(image, top, left) * (1 - right_share) + _pixel(image, top, left + 1) * right_share
+                    lower = _pixel(image, top + 1, left) * (1 - right_share) + _pixel(image, top + 1, left + 1) * right_share
+                    bent[i, channel, row, column] = upper * (1 - lower_share) + lower * lower_share + rounding
+
+
+@njit(cache=True)
+def _between(nodes, r, c, v, u):
+    """What lies between four nodes (n, n)."""
+    upper = nodes[r, c] * (1 - u) + nodes[r, c + 1] * u
+    lower = nodes[r + 1, c] * (1 - u) + nodes[r + 1, c + 1] * u
+    return upper * (1 - v) + lower * v
+
+
+@njit(cache=True)
+def _pixel(image, row, column):
+    inside = 0 <= row < image.shape[0] and 0 <= column < image.shape[1]
+    return np.float32(image[row, column]) if inside else np.float32(0)

@@ -1,0 +1,54 @@
+import numpy as np
+
+from ram_envs.warping import DRAWS, NODES, warp
+
+IMAGES = np.random.default_rng(0).integers(1, 256, (3, 2, 9, 7), dtype=np.uint8)
+STILL = 0.5  # The draw at which a node stays where it is.
+
+
+def moves(x, y, reach):
+    """Draws that move every node by (x, y) pixels."""
+    draws = np.empty((1, 2, NODES, NODES))
+    draws[:, 0], draws[:, 1] = (x / reach + 1) / 2, (y / reach + 1) / 2
+    return draws.reshape(1, DRAWS)
+
+
+def test_nodes_that_stay_leave_the_image_as_it_is():
+    index = np.array([2, 0])
+    for images in (IMAGES, (IMAGES / 255).astype(np.float32)):
+        bent = warp(images, index, np.full((2, DRAWS), STILL), 3.0)
+        assert bent.dtype == images.dtype
+        np.testing.assert_array_equal(bent, images[index])
+
+
+def test_nodes_moved_together_shift_the_image():
+    # What is seen at a pixel comes from two pixels farther right and one farther down; nothing lies beyond the edge.
+    bent = warp(IMAGES, np.array([1]), moves(2, 1, 4.0), 4.0)[0]
+    np.testing.assert_array_equal(bent[:, :-1, :-2], IMAGES[1, :, 1:, 2:])
+    assert not bent[:, -1].any() and not bent[:, :, -2:].any()
+
+
+def test_half_a_pixel_is_the_mean_of_two():
+    bent = warp(IMAGES, np.array([0]), moves(0.5, 0, 1.0), 1.0)[0].astype(int)
+    sums = IMAGES[0, :, :, :-1].astype(int) + IMAGES[0, :, :, 1:]
+    np.testing.assert_array_equal(bent[:, :, :-1], (sums + 1) // 2)
+
+
+def test_a_node_moves_its_neighbourhood_alone():
+    # 5x5 pixels, nodes at 0, 2 and 4: the middle one moves the inner 3x3 pixels, by halves around it.
+    image = np.arange(25, dtype=np.float32).reshape(1, 1, 5, 5)
+    draws = np.full((1, 2, NODES, NODES), STILL)
+    draws[0, 0, 1, 1] = 1.0  # By a whole pixel to the right.
+    bent = warp(image, np.array([0]), draws.reshape(1, DRAWS), 1.0)[0, 0]
+    np.testing.assert_allclose(
+        bent - image[0, 0], [[0] * 5, [0, 0.25, 0.5, 0.25, 0], [0, 0.5, 1, 0.5, 0], [0, 0.25, 0.5, 0.25, 0], [0] * 5]
+    )
+
+
+def test_the_reach_is_the_farthest():
+    column = np.broadcast_to(np.arange(30, dtype=np.float32), (1, 1, 30, 30)).copy()
+    rng = np.random.default_rng(1)
+    bent = warp(column, np.zeros(200, int), rng.random((200, DRAWS)), 3.0)
+    moved = (bent - column)[..., 4:-4, 4:-4]
+    assert 2 < np.abs(moved).max() <= 3 + 1e-5
+    assert abs(moved.mean()) < 0.2
