@@ -1,7 +1,7 @@
 # make train   set up, train on real MNIST for about five minutes on two cores, show what was learned
 # make test    set up, run all tests
 # make lint    set up, check style and types
-# make docs    write the environments' pages and their pictures
+# make docs    write the environments' pages and pictures, and those of the pretrained agents
 
 VENV ?= .venv
 PYTHON ?= python3
@@ -23,6 +23,7 @@ lint: $(VENV)/.dev
 docs: $(VENV)/.train
 	$(VENV)/bin/python -m ram_envs.gallery
 	$(VENV)/bin/python docs/pages.py
+	$(VENV)/bin/python docs/figures.py
 
 $(VENV)/.train: setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

@@ -7,6 +7,7 @@ python train_agent.py --algo ppo --env GlimpseCatch-v0  # any other algorithm; -
 python train_agent.py --resume                          # goes on with the newest unfinished run
 python train_agent.py -i logs/ram/GlimpseMNIST-v0_1/best_model.zip --eval-only
 python train_agent.py -i logs/ram/GlimpseCatch-v0_1/best_model.zip --env GlimpseCatch-v0 --record catch.gif
+python train_agent.py -i pretrained --env ID --eval-only  # a trained agent that comes with the package, see docs/pretrained.md
 python train_agent.py --env-kwargs num_glimpses:4 -params learning_rate:lin_0.002 policy_kwargs.core:lstm
 """
 
@@ -28,8 +29,9 @@ from agents import algorithm_names, get_algorithm, make_vec_env
 from agents.callbacks import CLOCKS
 from agents.evaluation import split_options, test
 from agents.film import record
+from agents.pretrained import PRETRAINED, pretrained_ids
 from agents.runs import new_run, unfinished_run
-from agents.training import Trial, read_options, run_trial
+from agents.training import Trial, load_agent, read_options, read_settings, run_trial
 from ram_envs.pairs import parse_pairs
 
 # Test error in % (of Catch: balls missed) of the paper and of public implementations, with the glimpses that our default has.
@@ -70,9 +72,10 @@ def show(config: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
     """Evaluate or film a trained model."""
     torch.set_num_threads(options.num_threads)
     trial = Trial(**{**config, "folder": ""})
-    _, env_kwargs = read_options(trial)
+    settings, env_kwargs = read_options(trial)
+    torch.set_float32_matmul_precision(settings["matmul_precision"])
     env = make_vec_env(trial.env, **env_kwargs)
-    model = trial.algorithm.load(options.trained_agent, env=env, device=options.device)
+    model = load_agent(trial, env)
     result: dict[str, Any] = {"env": trial.env}
     if options.eval_only:
         result |= test(model, trial.env, env_kwargs)
@@ -117,7 +120,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     add("-tb", "--tensorboard-log", help="a folder for TensorBoard's logs")
     add("-params", "--params", nargs="+", default=[], metavar="NAME:VALUE", help="settings of the algorithm to change")
     add("--env-kwargs", nargs="+", default=[], metavar="NAME:VALUE", help="options of the environment to change")
-    add("-i", "--trained-agent", help="a saved model (.zip) to begin from, or to evaluate with --eval-only")
+    add("-i", "--trained-agent", help=trained_agents())
     add("--eval-only", action="store_true", help="only measure the test error of the model that -i names")
     add("--record", metavar="PATH", help="film the model that -i names: a .gif or .mp4 of a few test episodes")
     add("--resume", action="store_true", help="go on with the newest unfinished run of this algorithm and environment")
@@ -126,14 +129,22 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     add("--num-threads", type=int, default=1, help="threads of torch (default: 1)")
     options = parser.parse_args(arguments)
     if (options.eval_only or options.record) and not options.trained_agent:
-        parser.error("--eval-only and --record need -i/--trained-agent PATH")
+        parser.error("--eval-only and --record need -i/--trained-agent")
     try:
         parse_pairs([*options.params, *options.env_kwargs])
         import_modules(options.imports)
         get_algorithm(options.algo)
+        if options.trained_agent == PRETRAINED:
+            read_settings(Trial(options.env, "", options.algo, trained_agent=PRETRAINED))
     except (ValueError, ModuleNotFoundError) as error:
         parser.error(str(error))
     return options
+
+
+def trained_agents() -> str:
+    """What -i takes."""
+    ids = ", ".join(pretrained_ids()) or "none"
+    return f"a saved model (.zip) to begin from or to show, or {PRETRAINED}: the package's own for --env (there are: {ids})"
 
 
 def import_modules(names: list[str]) -> None:

@@ -4,6 +4,7 @@ from agents.algorithms import algorithm_names, get_algorithm, register_algorithm
 from agents.episodes import EpisodeA2C, EpisodePPO
 from agents.extractor import GlimpseExtractor
 from agents.policy import RAMPolicy
+from agents.pretrained import load_pretrained, pretrained_ids, pretrained_settings, save_pretrained
 from agents.ram import RAM
 from agents.recurrent_policy import RecurrentPolicy
 from agents.vec_env import GymnasiumVecEnv, make_vec_env
@@ -18,6 +19,10 @@ __all__ = [
     "RecurrentPolicy",
     "algorithm_names",
     "get_algorithm",
+    "load_pretrained",
     "make_vec_env",
+    "pretrained_ids",
+    "pretrained_settings",
     "register_algorithm",
+    "save_pretrained",
 ]

@@ -23,6 +23,7 @@ from agents.evaluation import GAME_EVALUATIONS, has_images, make_split, task_of,
 from agents.figures import plot_glimpses, plot_learning_curve
 from agents.film import record
 from agents.loops import LoopAlgorithm
+from agents.pretrained import PRETRAINED, load_pretrained, pretrained_settings
 from agents.runs import change, current_commit, merge, parse_settings, read_hyperparams, write_result, write_yaml
 from agents.vec_env import make_vec_env
 
@@ -52,7 +53,7 @@ class Trial:
         env_kwargs: options of the environment.
         evaluations: how many evaluations on validation, evenly spread.
         eval_freq: steps from one evaluation to the next instead.
-        trained_agent: a saved model to begin from.
+        trained_agent: a saved model to begin from, or "pretrained": the agent for the environment that comes with the package.
         test: whether the best model is tested; else the test split is not touched.
         figures: whether the learning curve and glimpses or games are drawn.
         device, tensorboard_log: as in Stable-Baselines3.
@@ -154,6 +155,8 @@ def read_settings(trial: Trial) -> dict[str, Any]:
     """The settings of the algorithm for the environment, with what the trial changes; "lin_..." is still text."""
     algorithm = trial.algorithm
     tuned = read_hyperparams(HYPERPARAMS / f"{trial.algo}.yml", trial.env, trial.preset)
+    if trial.trained_agent == PRETRAINED:
+        tuned |= _pretrained_settings(trial)
     settings = merge(algorithm.settings, change(tuned, trial.params))
     settings["n_timesteps"] = trial.n_timesteps or settings.get("n_timesteps", 1_000_000)
     settings["n_envs"] = trial.n_envs or settings.get("n_envs", 128)
@@ -221,7 +224,7 @@ def make_model(run: Run, env: VecMonitor) -> BaseAlgorithm:
     """A new model with the run's settings, or the one that the trial begins from."""
     trial = run.trial
     if trial.trained_agent:
-        model = trial.algorithm.load(trial.trained_agent, env=env, device=trial.device)
+        model = load_agent(trial, env)
         model.num_timesteps = 0
         return model
     settings = {name: value for name, value in run.settings.items() if name not in RUN_SETTINGS}
@@ -232,6 +235,13 @@ def make_model(run: Run, env: VecMonitor) -> BaseAlgorithm:
         device=trial.device,
         tensorboard_log=trial.tensorboard_log,
     )
+
+
+def load_agent(trial: Trial, env: VecMonitor) -> BaseAlgorithm:
+    """The trained agent that the trial names."""
+    if trial.trained_agent == PRETRAINED:
+        return load_pretrained(trial.env, env, trial.device)
+    return trial.algorithm.load(trial.trained_agent, env=env, device=trial.device)
 
 
 def describe(run: Run, model: BaseAlgorithm, evaluation: TimedEvalCallback) -> dict[str, Any]:
@@ -274,6 +284,12 @@ def draw(run: Run, model: BaseAlgorithm) -> None:
         record(model, trial.env, run.folder / "games.gif", seed=GAME_EVALUATIONS[split][1], **run.env_kwargs)
     elif not trial.algorithm.sees_scene:
         plot_glimpses(watch(model, trial.env, run.env_kwargs, split), run.folder / "glimpses.png")
+
+
+def _pretrained_settings(trial: Trial) -> dict[str, Any]:
+    if trial.algo != "ram":
+        raise ValueError(f'trained_agent="{PRETRAINED}" is an agent of the algorithm "ram", got algo={trial.algo!r}')
+    return pretrained_settings(trial.env)
 
 
 def _make_trial(config: dict[str, Any]) -> Trial:

@@ -8,7 +8,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from agents import RAM, algorithms
+import train_agent
+from agents import RAM, algorithms, load_pretrained, save_pretrained
 from agents.film import record
 from train_agent import main
 
@@ -76,6 +77,63 @@ def test_a_trained_agent_is_where_training_begins(finished, tmp_path):
     change = (before.policy.class_head.weight - after.policy.class_head.weight).abs().max().item()
     assert 0 < change < 0.02
     assert after.num_timesteps == 192
+
+
+@pytest.fixture
+def pretrained(finished, tmp_path, monkeypatch):
+    """The result of the run whose agent is the package's own for GlimpseMNIST-v0."""
+    folder, result = finished
+    monkeypatch.setattr("agents.pretrained.WEIGHTS", tmp_path / "weights")
+    save_pretrained(RAM.load(folder / "best_model.zip", device="cpu"), tmp_path / "weights", "GlimpseMNIST-v0", result)
+    return result
+
+
+def test_the_pretrained_agent_gives_its_figure_again(pretrained, tmp_path, few_games):
+    asked = ["-i", "pretrained", "--device", "cpu"]
+    film = tmp_path / "film.gif"
+    shown = main([*asked, "--eval-only", "--record", str(film)])  # With three glimpses of mnist-5k, as it was trained.
+    assert shown["test_error"] == pretrained["test_error"]
+    assert (shown["test_episodes"], shown["mean_length"]) == (500, 3)
+    assert imageio.improps(film).shape[0] == shown["frames"] == 2 * (1 + 3)
+    fewer = main([*asked, "--eval-only", "--env-kwargs", "num_glimpses:2"])
+    assert (fewer["test_episodes"], fewer["mean_length"]) == (500, 2)
+
+
+def test_the_pretrained_agent_is_where_training_begins(pretrained, tmp_path):
+    asked = ["-i", "pretrained", "--device", "cpu", "--n-envs", "32", "--evaluations", "1", "-f", str(tmp_path)]
+    result = main([*asked, "-n", "192"])
+    assert (result["n_timesteps"], result["dataset"], result["env_kwargs"]) == (192, "mnist-5k", pretrained["env_kwargs"])
+    assert result["settings"]["learning_rate"] == pretrained["settings"]["learning_rate"]
+    before = load_pretrained("GlimpseMNIST-v0", device="cpu")
+    after = RAM.load(tmp_path / "ram/GlimpseMNIST-v0_1/model.zip", device="cpu")
+    change = (before.policy.class_head.weight - after.policy.class_head.weight).abs().max().item()
+    assert 0 < change < 0.01
+
+
+def test_where_there_is_no_pretrained_agent_those_that_are_get_named(pretrained, tmp_path, capsys):
+    for arguments, message in (
+        (["--env", "GlimpseCatch-v0"], "env_id must be one with weights (GlimpseMNIST-v0), got 'GlimpseCatch-v0'"),
+        (["--algo", "ppo"], 'trained_agent="pretrained" is an agent of the algorithm "ram", got algo=\'ppo\''),
+    ):
+        with pytest.raises(SystemExit):
+            main(["-i", "pretrained", "-f", str(tmp_path / "logs"), *arguments])
+        assert message in capsys.readouterr().err
+    assert not (tmp_path / "logs").exists()
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    assert "(there are: GlimpseMNIST-v0)" in " ".join(capsys.readouterr().out.split())
+
+
+def test_evaluations_multiply_as_the_training_did(tmp_path, few_games, monkeypatch):
+    seen = []
+    evaluate = train_agent.test
+    monkeypatch.setattr(train_agent, "test", lambda *args: seen.append(torch.get_float32_matmul_precision()) or evaluate(*args))
+    asked = ["-n", "160", "--evaluations", "1", "-f", str(tmp_path), *CATCH, "-params", "n_steps:5", "n_epochs:1"]
+    result = main(asked)
+    torch.set_float32_matmul_precision("highest")
+    again = main(["-i", str(tmp_path / "ram/GlimpseCatch-v0_1/best_model.zip"), "--eval-only", *CATCH])
+    assert seen == [result["settings"]["matmul_precision"]] == ["medium"]
+    assert again["test_error"] == result["test_error"]
 
 
 def test_resume_goes_on_where_a_kill_left_it(finished, tmp_path, monkeypatch):

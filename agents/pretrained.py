@@ -1,0 +1,212 @@
+"""Trained agents that come with the package, one for an environment, as safetensors: to load one runs no code out of its file."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from gymnasium.vector import VectorEnv
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from stable_baselines3.common.type_aliases import GymEnv
+from torch import Tensor
+
+from agents.model_card import model_card
+from agents.policy import RAMPolicy
+from agents.ram import RAM
+from agents.runs import parse_schedule
+from agents.vec_env import ScoresBox
+
+PRETRAINED = "pretrained"  # Stands for an agent of this package where else a saved model's path does.
+WEIGHTS = Path(__file__).parent / "weights"
+FORMAT = 1
+# Arguments of the policy and of RAM that are stored elsewhere, or say how it runs and not what it is.
+_NOT_OF_POLICY = {"observation_space", "action_space", "lr_schedule", "use_sde", "optimizer_class", "optimizer_kwargs"}
+_NOT_OF_RAM = {"policy", "env", "policy_kwargs", "stats_window_size", "tensorboard_log", "verbose", "seed", "device"}
+
+
+@dataclass(frozen=True)
+class Config:
+    """What a file holds beside the weights."""
+
+    format: int
+    env_id: str
+    env_kwargs: dict[str, Any]  # Options of the environment, and `make_vec_env`'s frame_stack.
+    matmul_precision: str  # torch's; the figure on the card was measured with it.
+    observations: dict[str, dict[str, Any]]  # Each part's Box.
+    actions: dict[str, Any]  # A Box, or the choices of a `ScoresBox`.
+    policy_kwargs: dict[str, Any]
+    settings: dict[str, Any]  # RAM's own arguments, for those who go on learning.
+
+
+def pretrained_ids(folder: str | Path | None = None) -> tuple[str, ...]:
+    """The environments for which there is a trained agent, in the package or in a folder of your own."""
+    return tuple(sorted(path.stem for path in Path(folder or WEIGHTS).glob("*.safetensors")))
+
+
+def load_pretrained(
+    env_id: str, env: GymEnv | VectorEnv | None = None, device: torch.device | str = "auto", folder: str | Path | None = None
+) -> RAM:
+    """A trained agent, ready to `predict`; to have it go on learning, give it environments.
+
+    Args:
+        env_id: one of `pretrained_ids(folder)`.
+        env: a single environment, an SB3 `VecEnv` or a Gymnasium vector environment with the spaces that it learned in.
+        device: as in Stable-Baselines3.
+        folder: where `save_pretrained` wrote; None: the package's own.
+
+    Raises:
+        ValueError: there is none for `env_id`, the file is none that this version can read, or `env` does not fit.
+    """
+    config, weights = _read(env_id, folder)
+    settings: dict[str, Any] = {name: parse_schedule(value) for name, value in config.settings.items()}
+    model = RAM(policy_kwargs=config.policy_kwargs, device=device, _init_setup_model=False, **settings)
+    model.observation_space = spaces.Dict({name: _make_box(part) for name, part in config.observations.items()})
+    model.action_space = ScoresBox(**config.actions) if "choices" in config.actions else _make_box(config.actions)
+    model._setup_model()
+    try:
+        model.policy.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ValueError(f"the weights for env_id={env_id!r} are not those of the network that their file tells of") from error
+    if env is not None:
+        vec_env = model._wrap_env(env)
+        model.n_envs = vec_env.num_envs
+        model.set_env(vec_env)
+    return model
+
+
+def pretrained_settings(env_id: str, folder: str | Path | None = None) -> dict[str, Any]:
+    """What the agent was made and trained with, in the form of hyperparams/ram.yml; "env_kwargs" are its environment's options.
+
+    Raises:
+        ValueError: as in `load_pretrained`.
+    """
+    config = _read(env_id, folder)[0]
+    others = {"env_kwargs": config.env_kwargs, "matmul_precision": config.matmul_precision}
+    return {**config.settings, "policy_kwargs": config.policy_kwargs, **others}
+
+
+def save_pretrained(model: RAM, folder: str | Path, env_id: str, result: dict[str, Any]) -> Path:
+    """Write <env_id>.safetensors, and beside it <env_id>.md, which says where it comes from and how good it is.
+
+    Args:
+        model: a RAM with the package's own policy, cores and glimpse networks.
+        folder: where to write.
+        env_id: the environment it was trained in.
+        result: what its run's result.json holds.
+
+    Returns:
+        the path of the weights.
+
+    Raises:
+        ValueError: something of the model can't be stored as plain values, or the result lacks something.
+    """
+    if not re.fullmatch(r"[\w.-]+", env_id):
+        raise ValueError(f"env_id must consist of letters, digits, '.', '_' and '-' to name a file, got {env_id!r}")
+    config = _describe(model, env_id, result)
+    weights = {name: _as_stored(tensor) for name, tensor in model.policy.state_dict().items()}
+    content = save(weights, {"config": json.dumps(asdict(config))})
+    card = model_card(model, env_id, result, len(content))
+    path = Path(folder) / f"{env_id}.safetensors"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    path.with_suffix(".md").write_text(card, "utf-8")
+    return path
+
+
+def _describe(model: RAM, env_id: str, result: dict[str, Any]) -> Config:
+    if type(model.policy) is not RAMPolicy:
+        raise ValueError(f"model must have a RAMPolicy to be stored, got {type(model.policy).__name__}: keep it with model.save")
+    policy_kwargs = model.policy._get_constructor_parameters()
+    given = result.get("settings", {})
+    settings = {name: getattr(model, name) for name in _names_of_ram()}
+    settings |= {name: given[name] for name, value in settings.items() if callable(value) and name in given}  # Such as "lin_0.1".
+    assert isinstance(model.observation_space, spaces.Dict)
+    actions = model.action_space
+    return Config(
+        format=FORMAT,
+        env_id=env_id,
+        env_kwargs=_plain_dict(result.get("env_kwargs", {})),
+        matmul_precision=given.get("matmul_precision", "highest"),
+        observations={name: _describe_box(name, part) for name, part in model.observation_space.items()},
+        actions={"choices": actions.choices} if isinstance(actions, ScoresBox) else _describe_box("the actions", actions),
+        policy_kwargs=_plain_dict({name: value for name, value in policy_kwargs.items() if name not in _NOT_OF_POLICY}),
+        settings=_plain_dict(settings),
+    )
+
+
+def _plain_dict(values: dict[str, Any]) -> dict[str, Any]:
+    """As JSON gives them back."""
+    for name, value in values.items():
+        try:
+            json.dumps(value)
+        except TypeError as error:
+            message = f"{name} must be numbers, text, lists or dicts to be stored, got {value!r}: keep it with model.save"
+            raise ValueError(message) from error
+    return json.loads(json.dumps(values))
+
+
+def _as_stored(tensor: Tensor) -> Tensor:
+    tensor = tensor.detach().cpu()
+    return (tensor.float() if tensor.is_floating_point() else tensor).clone().contiguous()
+
+
+def _describe_box(name: str, space: spaces.Space) -> dict[str, Any]:
+    if not isinstance(space, spaces.Box) or space.dtype != np.float32:
+        raise ValueError(f"{name} must be a Box of float32 to be stored, got {space}")
+    return {"shape": list(space.shape), "low": _bound(space.low), "high": _bound(space.high)}
+
+
+def _bound(values: np.ndarray) -> Any:
+    """One number where all are the same."""
+    return float(values.min()) if values.min() == values.max() else values.tolist()
+
+
+def _make_box(kept: dict[str, Any]) -> spaces.Box:
+    low, high = (np.full(kept["shape"], kept[name], np.float32) for name in ("low", "high"))
+    return spaces.Box(low, high, dtype=np.float32)
+
+
+def _read(env_id: str, folder: str | Path | None) -> tuple[Config, dict[str, Tensor]]:
+    known = pretrained_ids(folder)
+    if env_id not in known:
+        raise ValueError(f"env_id must be one with weights ({', '.join(known) or 'there are none'}), got {env_id!r}")
+    path = Path(folder or WEIGHTS) / f"{env_id}.safetensors"
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata, weights = file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a whole safetensors file: {error}") from error
+    return _parse(path, json.loads(metadata.get("config", "{}"))), weights
+
+
+def _parse(path: Path, config: dict[str, Any]) -> Config:
+    """Nothing unknown gets any further: what a file names may only be what `save_pretrained` writes."""
+    if config.get("format") != FORMAT:
+        raise ValueError(f"{path} must have the format {FORMAT} for this version of ram-envs, got {config.get('format')!r}")
+    names = {field.name for field in fields(Config)}
+    _check_names(path, "config", config, names)
+    if missing := sorted(names - set(config)):
+        raise ValueError(f"config in {path} must hold {', '.join(sorted(names))}, lacks {', '.join(missing)}")
+    parsed = Config(**config)
+    _check_names(path, "policy_kwargs", parsed.policy_kwargs, set(inspect.signature(RAMPolicy).parameters) - _NOT_OF_POLICY)
+    _check_names(path, "settings", parsed.settings, set(_names_of_ram()))
+    if parsed.env_id != path.stem:
+        raise ValueError(f"{path} must hold an agent for {path.stem}, got one for {parsed.env_id!r}")
+    return parsed
+
+
+def _check_names(path: Path, what: str, values: dict[str, Any], known: set[str]) -> None:
+    if unknown := sorted(set(values) - known):
+        raise ValueError(f"{what} in {path} may hold {', '.join(sorted(known))}, got {unknown} too")
+
+
+def _names_of_ram() -> list[str]:
+    return [name for name in inspect.signature(RAM).parameters if name not in _NOT_OF_RAM and not name.startswith("_")]

@@ -1,0 +1,102 @@
+"""Store the best of some finished runs in one environment as its pretrained agent: weights and card, in agents/weights.
+
+The best is the one with the lowest validation error; the test errors of the others count for nothing. What was written is loaded
+again and tested once: it must give the very figure of the run's result.json, else nothing is kept.
+
+python benchmarks/export_weights.py logs/ram/GlimpseMNIST-v0_1 logs/ram/GlimpseMNIST-v0_2 logs/ram/GlimpseMNIST-v0_3
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import ram_envs  # noqa: F401 (registers the environments)
+from agents import RAM, load_pretrained, pretrained_settings, save_pretrained
+from agents.evaluation import test
+from agents.pretrained import WEIGHTS
+
+SAME = ("env", "env_kwargs", "algo", "dataset", "dataset_size")  # What the runs have in common, for errors to be comparable.
+FILES = ("result.json", "best_model.zip", "evaluations.npz")  # Of a finished run.
+
+
+def main(arguments: list[str] | None = None) -> Path:
+    """Run the command line; returns the path of the weights."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN_FOLDER", help="finished runs of train_agent.py")
+    parser.add_argument("--to", type=Path, default=WEIGHTS, help="where to write (default: agents/weights)")
+    parser.add_argument("--device", default="cpu", help="where to test: what the run was tested on (default: cpu)")
+    parser.add_argument("--num-threads", type=int, default=1, help="threads of torch (default: 1)")
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(options.num_threads)
+    try:
+        path = export(options.runs, options.to, options.device)
+    except ValueError as error:
+        parser.error(str(error))
+    print(f"{path} written, with its card {path.with_suffix('.md').name}")
+    return path
+
+
+def export(runs: Sequence[Path], to: Path, device: str) -> Path:
+    """Write weights and card of the best run; returns the path of the weights.
+
+    Raises:
+        ValueError: a run is not finished, the runs can't be compared, or the stored agent has another test error than its run.
+    """
+    folder, result = choose(runs)
+    env_id = result["env"]
+    with tempfile.TemporaryDirectory() as partial:
+        written = save_pretrained(RAM.load(folder / "best_model.zip", device=device), partial, env_id, result)
+        check_figure(env_id, Path(partial), result, device)
+        to.mkdir(parents=True, exist_ok=True)
+        for path in (written, written.with_suffix(".md")):
+            shutil.copyfile(path, to / path.name)
+    return to / written.name
+
+
+def choose(runs: Sequence[Path]) -> tuple[Path, dict[str, Any]]:
+    """The folder with the lowest validation error, and its result with what the card says of the choice."""
+    results = {folder: read(folder) for folder in runs}
+    first, *others = results.values()
+    for name in SAME:
+        for other in others:
+            if other.get(name) != first.get(name):
+                raise ValueError(f"runs must have the same {name}, got {first.get(name)!r} and {other.get(name)!r}")
+    if first["algo"] != "ram":
+        raise ValueError(f"runs must be of the algorithm ram, got {first['algo']}")
+    best = min(results, key=lambda folder: results[folder]["validation_error"])
+    with np.load(best / "evaluations.npz") as curve:
+        episodes = curve["successes"].shape[1]
+    return best, {**results[best], "validation_episodes": episodes, "chosen_from": [one["seed"] for one in results.values()]}
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """The result of a finished run."""
+    for name in FILES:
+        if not (folder / name).is_file():
+            raise ValueError(f"runs must be folders of finished runs, {folder} has no {name}")
+    return json.loads((folder / "result.json").read_text())
+
+
+def check_figure(env_id: str, folder: Path, result: dict[str, Any], device: str) -> None:
+    """See that the stored agent has the test error that its card says."""
+    settings = pretrained_settings(env_id, folder)
+    torch.set_float32_matmul_precision(settings["matmul_precision"])
+    again = test(load_pretrained(env_id, device=device, folder=folder), env_id, settings["env_kwargs"])
+    if again["test_error"] != result["test_error"]:
+        raise ValueError(
+            f"the stored agent must have the test error of its run, {result['test_error']} %, got {again['test_error']} %: it "
+            f"was tested with torch {result['torch']} on {result['machine']}, and here with torch {torch.__version__} on {device}"
+        )
+
+
+if __name__ == "__main__":
+    main()
