@@ -68,13 +68,16 @@ def check_kept(cells: Sequence[Cell]) -> None:
         if not (cell.folder / "args.yml").exists():
             continue
         trial = cell.trial()
-        kept, now = open_run(trial).settings, read_settings(trial)
-        for name in kept.keys() | (now.keys() - {"env_kwargs", "frame_stack"}):
-            if kept.get(name) != now.get(name):
-                raise ValueError(
-                    f"{cell.folder} holds a run with {name}={kept.get(name)!r}, its settings have {now.get(name)!r} now: "
-                    "take another --out or remove the folder"
-                )
+        if changed := difference(open_run(trial).settings, read_settings(trial)):
+            raise ValueError(f"{cell.folder} holds a run with {changed} now: take another --out or remove the folder")
+
+
+def difference(kept: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
+    """What first differs between the settings of a run and those it would have now; None: nothing."""
+    for name in kept.keys() | (now.keys() - {"env_kwargs", "frame_stack"}):
+        if kept.get(name) != now.get(name):
+            return f"{name}={kept.get(name)!r}, its settings have {now.get(name)!r}"
+    return None
 
 
 def complete(cells: Sequence[Cell], results: Path, jobs: int, imports: Sequence[str] = ()) -> dict[Cell, str]:

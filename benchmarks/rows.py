@@ -137,7 +137,8 @@ def recipe_of(result: Mapping[str, Any]) -> Recipe:
     Raises:
         ValueError: nowhere; the message says why.
     """
-    env_id, algo, preset, env_kwargs = result["env"], result["algo"], result.get("preset"), result.get("env_kwargs", {})
+    env_id, algo, env_kwargs = result["env"], result["algo"], result.get("env_kwargs", {})
+    preset: Any = result.get("preset")
     task = TASKS.get(env_id)
     if task is None:
         raise ValueError(f"env must be one of {', '.join(TASKS)}, got {env_id!r}")
