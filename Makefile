@@ -1,13 +1,14 @@
-# make train   set up, train on real MNIST for about five minutes on two cores, show what was learned
-# make test    set up, run all tests
-# make lint    set up, check style and types
-# make docs    write the environments' pages and pictures, and those of the pretrained agents
+# make train    set up, train on real MNIST for about five minutes on two cores, show what was learned
+# make test     set up, run all tests
+# make lint     set up, check style and types
+# make docs     write the environments' pages and pictures, and those of the pretrained agents
+# make results  print the paper's tables with our runs beside its figures
 
 VENV ?= .venv
 PYTHON ?= python3
 PIP_INSTALL = $(VENV)/bin/python -m pip install --quiet -c constraints.txt
 
-.PHONY: train test lint docs clean
+.PHONY: train test lint docs results clean
 
 train: $(VENV)/.train
 	$(VENV)/bin/python train_agent.py --progress
@@ -24,6 +25,9 @@ docs: $(VENV)/.train
 	$(VENV)/bin/python -m ram_envs.gallery
 	$(VENV)/bin/python docs/pages.py
 	$(VENV)/bin/python docs/figures.py
+
+results: $(VENV)/.train
+	$(VENV)/bin/python benchmarks/tables.py
 
 $(VENV)/.train: setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

@@ -12,25 +12,20 @@ run is a process of `train_agent.py`, and its result.json names the command that
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shlex
 import sys
-from collections.abc import Sequence
-from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import gymnasium as gym
-from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # A script finds only what lies beside it.
 
 from agents import get_algorithm
+from benchmarks.cells import check_kept, complete, require_positive, tell
 from benchmarks.leaderboard import write_page
-from benchmarks.matrix import Cell, check_kept, plan
-from benchmarks.processes import ended_by_signals, run_all, tail
-from benchmarks.results import FACTS, note_comparison, publish
+from benchmarks.matrix import plan
+from benchmarks.results import FACTS, note_comparison
 from train_agent import import_modules
 
 ENVIRONMENTS = (
@@ -51,54 +46,19 @@ def main(arguments: list[str] | None = None) -> int:
         check_kept(cells)
     except (ValueError, ImportError, gym.error.Error) as error:
         parser.error(str(error))
-    missing = [cell for cell in cells if not cell.result.exists()]
-    print(f"{len(cells)} runs, {len(cells) - len(missing)} finished already; {options.jobs} side by side", flush=True)
     command = shlex.join(["python", "benchmarks/compare.py", *(sys.argv[1:] if arguments is None else arguments)])
     algorithms = {cell.algo: get_algorithm(cell.algo) for cell in cells}
     known = {name: {fact: getattr(one, fact) for fact in FACTS} for name, one in algorithms.items()}
     note_comparison(options.results, command, [cell.name for cell in cells], known)
-    for cell in cells:
-        if cell.result.exists():
-            publish(cell.folder, options.results / cell.name)
     try:
-        failures = run_cells(missing, options)
+        failures = complete(cells, options.results, options.jobs, options.imports)
     except BlockingIOError as error:
         print(error, file=sys.stderr)
         return 1
     if any(cell.result.exists() for cell in cells):
         write_page(options.results, options.page)
         print(f"\nLeaderboard: {options.page}", flush=True)
-    for name, text in failures.items():
-        print(f"\n{name} failed. The end of {options.out / 'runs' / name / 'log.txt'}:\n{text}", file=sys.stderr)
-    return 1 if failures else 0
-
-
-def run_cells(cells: Sequence[Cell], options: argparse.Namespace) -> dict[str, str]:
-    """Run them and publish each result; returns the end of the log of each that failed."""
-    jobs, failures = {cell.job(options.imports): cell for cell in cells}, dict[str, str]()
-    with (
-        ended_by_signals(),
-        closing(run_all(list(jobs), options.jobs)) as ended,
-        tqdm(total=len(cells), unit="run", smoothing=0, disable=None) as progress,
-    ):
-        for number, (job, status) in enumerate(ended, start=1):
-            cell = jobs[job]
-            if status == 0 and cell.result.exists():
-                publish(cell.folder, options.results / cell.name)
-                line = describe(json.loads(cell.result.read_text()))
-            else:
-                failures[cell.name] = tail(job)
-                line = f"failed with exit status {status}"
-            progress.update()
-            tqdm.write(f"[{number}/{len(cells)}] {cell.name}: {line}")
-            sys.stdout.flush()
-    return failures
-
-
-def describe(result: dict[str, Any]) -> str:
-    """A result in one line."""
-    success, steps, seconds = 100 * result["success_rate"], result["n_timesteps"], result["train_cpu_seconds"]
-    return f"success {success:.2f} %, {steps:,} steps, {seconds:.0f} CPU seconds"
+    return tell(failures)
 
 
 def parse(arguments: list[str] | None) -> tuple[argparse.Namespace, argparse.ArgumentParser]:
@@ -136,10 +96,7 @@ def parse(arguments: list[str] | None) -> tuple[argparse.Namespace, argparse.Arg
     add("--results", type=Path, help="where results and curves are copied to (default: the folder results in --out)")
     add("--page", type=Path, help="the leaderboard's page (default: leaderboard.md in --out)")
     options = parser.parse_args(arguments)
-    for name in ("seeds", "minutes", "n_timesteps", "evaluations", "jobs"):
-        value = getattr(options, name)
-        if value is not None and value <= 0:
-            parser.error(f"--{name.replace('_', '-')} must be above 0, got {value}")
+    require_positive(parser, options, ("seeds", "minutes", "n_timesteps", "evaluations", "jobs"))
     options.results = options.results or options.out / "results"
     options.page = options.page or options.out / "leaderboard.md"
     return options, parser

@@ -43,11 +43,25 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     return [f"| {' | '.join(row)} |" for row in (header, ["---"] * len(header), *rows)]
 
 
-def image(picture: Path, page: Path) -> str:
-    """A picture on the page."""
-    return f"![{picture.stem}]({Path(os.path.relpath(picture, page.parent)).as_posix()})"
+def image(picture: Path, page: Path, text: str | None = None) -> str:
+    """A picture on the page, with its name or a text for those who can't see it."""
+    return f"![{text or picture.stem}]({Path(os.path.relpath(picture, page.parent)).as_posix()})"
 
 
-def link(path: Path, page: Path) -> str:
-    """A link from the page to a file or folder."""
-    return f"[{path.as_posix()}]({Path(os.path.relpath(path, page.parent)).as_posix()})"
+def link(path: Path, page: Path, text: str | None = None) -> str:
+    """A link from the page to a file or folder, by its path or with another text."""
+    return f"[{text or path.as_posix()}]({Path(os.path.relpath(path, page.parent)).as_posix()})"
+
+
+def replace_block(page: str, name: str, lines: Sequence[str]) -> str:
+    """The page with other lines between its markers of that name; all around them stays.
+
+    Raises:
+        ValueError: the page has not each marker once, in their order.
+    """
+    begin, end = (f"<!-- {name}: {what} -->\n" for what in ("begin", "end"))
+    before, found, rest = page.partition(begin)
+    _, closed, after = rest.partition(end)
+    if not (found and closed) or page.count(begin) + page.count(end) != 2:
+        raise ValueError(f"the page must hold a line {begin.strip()} and after it a line {end.strip()}, each once")
+    return "\n".join([before + begin, *lines, "", end + after])

@@ -3,45 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
 from agents import algorithm_names, get_algorithm
-from agents.training import Trial, open_run, read_settings
-from benchmarks.processes import Job
+from benchmarks.cells import Cell
 from benchmarks.results import folder_of
 from ram_envs.pairs import parse_pairs
-from train_agent import parse_arguments, read_config
-
-TRAIN = Path(__file__).resolve().parent.parent / "train_agent.py"
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One run of the matrix."""
-
-    algo: str
-    env_id: str
-    seed: int
-    folder: Path
-    arguments: tuple[str, ...]  # Of train_agent.py.
-
-    @property
-    def name(self) -> str:
-        """Such as "GlimpseMNIST-v0/ram_seed0"."""
-        return f"{folder_of(self.env_id)}/{self.algo}_seed{self.seed}"
-
-    @property
-    def result(self) -> Path:
-        """Where the finished run has its result."""
-        return self.folder / "result.json"
-
-    def job(self, imports: Sequence[str]) -> Job:
-        """The process that runs it."""
-        modules = ("--imports", *imports) if imports else ()
-        return Job(self.name, (sys.executable, str(TRAIN), *self.arguments, *modules), self.folder / "log.txt")
 
 
 def plan(options: argparse.Namespace) -> list[Cell]:
@@ -86,7 +53,8 @@ def make_cell(algo: str, env_id: str, seed: int, options: argparse.Namespace) ->
     Raises:
         ValueError: a setting is not of the form NAME:VALUE.
     """
-    folder = options.out / "runs" / folder_of(env_id) / f"{algo}_seed{seed}"
+    name = f"{folder_of(env_id)}/{algo}_seed{seed}"
+    folder = options.out / "runs" / name
     budget = ["-n", str(options.n_timesteps)] if options.n_timesteps else ["--minutes", str(options.minutes)]
     arguments = ["--algo", algo, "--env", env_id, "--seed", str(seed), *budget]
     arguments += ["--clock", options.clock] if options.minutes else []
@@ -98,7 +66,7 @@ def make_cell(algo: str, env_id: str, seed: int, options: argparse.Namespace) ->
         chosen = pairs_for(pairs, key, keys)
         parse_pairs(chosen)
         arguments += [option, *chosen] if chosen else []
-    return Cell(algo, env_id, seed, folder, tuple(arguments))
+    return Cell(name, algo, folder, tuple(arguments))
 
 
 def pairs_for(pairs: Sequence[str], key: str, keys: Iterable[str]) -> list[str]:
@@ -111,23 +79,3 @@ def pairs_for(pairs: Sequence[str], key: str, keys: Iterable[str]) -> list[str]:
         elif head == key:
             chosen.append(rest)
     return chosen
-
-
-def check_kept(cells: Sequence[Cell]) -> None:
-    """See that the runs that are there already were asked for like those of now.
-
-    Raises:
-        ValueError: one was not; the message names its folder and what differs.
-    """
-    for cell in cells:
-        if not (cell.folder / "args.yml").exists():
-            continue
-        arguments = list(cell.arguments)
-        trial = Trial(**read_config(parse_arguments(arguments), arguments))
-        kept, now = open_run(trial).settings, read_settings(trial)
-        for name in kept.keys() | (now.keys() - {"env_kwargs", "frame_stack"}):
-            if kept.get(name) != now.get(name):
-                raise ValueError(
-                    f"{cell.folder} holds a run with {name}={kept.get(name)!r}, its settings have {now.get(name)!r} now: "
-                    "take another --out or remove the folder"
-                )

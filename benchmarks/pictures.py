@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,25 @@ CLOCKS: dict[str, tuple[str, float, Spacing]] = {
     "timesteps": ("million steps of the environment", 1e-6, np.geomspace),
     "cpu_seconds": ("CPU minutes of training", 1 / 60, np.linspace),
 }
+PERCENT = ("success", "error")  # What is a share, and drawn in %.
 Curves = Sequence[Mapping[str, NDArray[np.float64]]]  # Of one algorithm's seeds.
+
+
+@dataclass(frozen=True)
+class Panel:
+    """What one of several diagrams shows.
+
+    Args:
+        title: above it.
+        curves: for each label those of its seeds, with "success" in [0, 1].
+        levels: figures in % to be drawn as horizontal lines, by their labels.
+        measure: "error", on a logarithmic scale, or "success".
+    """
+
+    title: str
+    curves: Mapping[str, Curves]
+    levels: Mapping[str, float]
+    measure: str = "error"
 
 
 def style_of(number: int) -> dict[str, Any]:
@@ -83,7 +102,7 @@ def draw_band(axis: Axes, curves: Curves, clock: str, measure: str, style: Mappi
     Between evaluations a curve is straight; where not every seed has been evaluated yet, or any more, there is no line.
     """
     where, values = common_grid(curves, clock, measure)
-    where, values = CLOCKS[clock][1] * where, (100 if measure == "success" else 1) * values
+    where, values = CLOCKS[clock][1] * where, (100 if measure in PERCENT else 1) * values
     marks = np.unique(np.linspace(0, len(where) - 1, 7).round().astype(int)).tolist()
     axis.plot(where, values.mean(axis=0), label=label, markevery=marks, lw=1.6, **style)
     low, high = values.min(axis=0), values.max(axis=0)
@@ -101,6 +120,38 @@ def common_grid(curves: Curves, clock: str, measure: str) -> tuple[NDArray[np.fl
         return np.array([np.mean([curve[clock][-1] for curve in curves])]), np.array([curve[measure][-1:] for curve in curves])
     where = CLOCKS[clock][2](first, last, GRID)
     return where, np.array([np.interp(where, curve[clock], curve[measure]) for curve in curves])
+
+
+def plot_panels(panels: Sequence[Panel], path: Path, columns: int = 3) -> None:
+    """Draw several diagrams of what was reached on validation against CPU time, so many side by side."""
+    columns = min(columns, len(panels))
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(max(4.2 * columns, 5.5), 3.6 * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axis, panel in zip(axes, panels, strict=False):
+        draw_panel(axis, panel)
+    for axis in axes[len(panels) :]:
+        axis.remove()
+    _save(figure, path)
+
+
+def draw_panel(axis: Axes, panel: Panel) -> None:
+    """The curves with their bands, and the levels."""
+    for number, (label, curves) in enumerate(panel.curves.items()):
+        with_errors = [{**curve, "error": 1 - curve["success"]} for curve in curves]
+        draw_band(axis, with_errors, "cpu_seconds", panel.measure, style_of(number), label)
+    for number, (label, level) in enumerate(panel.levels.items()):
+        axis.axhline(level, color="grey", lw=1, linestyle=DASHES[number % len(DASHES)], label=label)
+    if panel.measure == "error" and all((curve["success"] < 1).all() for curves in panel.curves.values() for curve in curves):
+        axis.set_yscale("log")
+        axis.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
+        axis.yaxis.set_major_formatter("{x:g}")
+        axis.yaxis.set_minor_formatter(NullFormatter())
+    axis.set_xlabel(CLOCKS["cpu_seconds"][0])
+    axis.set_ylabel(f"{panel.measure} on validation, %")
+    axis.set_title(panel.title, fontsize=10)
+    axis.grid(True, alpha=0.3)
+    axis.legend(fontsize=8)
 
 
 def plot_aggregates(estimates: Mapping[str, Mapping[str, Estimate]], order: Sequence[str], path: Path, title: str) -> None:

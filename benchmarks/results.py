@@ -29,6 +29,7 @@ class PublishedRun:
 
     result: dict[str, Any]  # As in result.json.
     curve: dict[str, NDArray[np.float64]]  # Each of `COLUMNS` over the evaluations on validation, (E,); success in [0, 1].
+    path: Path  # Of the published result.
 
     @property
     def env_id(self) -> str:
@@ -67,7 +68,7 @@ def read_runs(results: Path) -> list[PublishedRun]:
         FileNotFoundError: it holds none.
     """
     runs = [
-        PublishedRun(json.loads(path.read_text()), _read_curve(path.with_suffix(".csv")))
+        PublishedRun(json.loads(path.read_text()), _read_curve(path.with_suffix(".csv")), path)
         for path in sorted(results.glob("*/*.json"))
     ]
     if not runs:

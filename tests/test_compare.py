@@ -11,7 +11,7 @@ pytest.importorskip("scipy")
 
 from agents import training
 from agents.training import Trial, open_run
-from benchmarks import compare, matrix
+from benchmarks import cells, compare, matrix
 from benchmarks.compare import main
 from benchmarks.matrix import pairs_for
 from benchmarks.results import read_comparison, read_runs
@@ -47,7 +47,7 @@ def stand_in(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("here").mkdir()
     Path("train.py").write_text(STAND_IN)
-    monkeypatch.setattr(matrix, "TRAIN", tmp_path / "train.py")
+    monkeypatch.setattr(cells, "TRAIN", tmp_path / "train.py")
     return lambda: Path("here/starts").read_text().split()
 
 

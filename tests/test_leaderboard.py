@@ -11,7 +11,7 @@ pytest.importorskip("scipy")
 from benchmarks import pictures
 from benchmarks.leaderboard import main, write_page
 from benchmarks.markdown import show_estimate
-from benchmarks.pictures import common_grid, plot_aggregates, plot_curves
+from benchmarks.pictures import Panel, common_grid, plot_aggregates, plot_curves, plot_panels
 from benchmarks.results import COLUMNS, folder_of, note_comparison, publish, read_comparison, read_runs
 from benchmarks.scores import Estimate
 
@@ -206,6 +206,23 @@ def test_aggregates_have_bars_where_there_are_intervals(monkeypatch, tmp_path):
     assert [label.get_text() for label in axes[0].get_yticklabels()] == ["ram", "ppo"]
     bars = [container.has_xerr for container in axes[0].containers]
     assert bars == [True, False]
+
+
+def test_panels_have_the_error_and_what_it_is_to_be_compared_with(monkeypatch, tmp_path):
+    seeds = [{"cpu_seconds": np.array([60.0, 120.0]), "success": np.array([0.9, last])} for last in (0.98, 0.96)]
+    levels = {"the paper (test)": 4.0, "goal (test)": 1.0}
+    panels = [Panel("A", {"best": seeds}, levels), Panel("B", {"best": seeds[:1]}, {}, "success")]
+    panels += [Panel("C", {"best": [{**seeds[0], "success": np.array([0.9, 1.0])}]}, {})] * 2
+    axes, _ = axes_of(monkeypatch, lambda: plot_panels(panels, tmp_path / "x.png"))
+    assert [axis.get_title() for axis in axes] == ["A", "B", "C", "C"]
+    curve, paper, goal = axes[0].get_lines()
+    assert curve.get_xdata()[[0, -1]] == pytest.approx([1, 2])
+    assert curve.get_ydata()[[0, -1]] == pytest.approx([10, 3])
+    assert (paper.get_ydata()[0], goal.get_ydata()[0]) == (4, 1)
+    assert [text.get_text() for text in axes[0].get_legend().get_texts()] == ["best", *levels]
+    # No error at all has no place on a logarithmic scale.
+    assert [axis.get_yscale() for axis in axes] == ["log", "linear", "linear", "linear"]
+    assert axes[1].get_lines()[0].get_ydata()[-1] == pytest.approx(98)
 
 
 def test_many_algorithms_all_look_different():

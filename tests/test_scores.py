@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -82,5 +84,5 @@ def test_only_who_has_all_environments_is_compared():
 
 
 def test_scores_are_gathered_by_algorithm_and_environment():
-    runs = [PublishedRun({"algo": "ram", "env": "a", "success_rate": rate}, {}) for rate in (0.5, 0.6)]
+    runs = [PublishedRun({"algo": "ram", "env": "a", "success_rate": rate}, {}, Path("a.json")) for rate in (0.5, 0.6)]
     assert scores_of(runs) == {"ram": {"a": [0.5, 0.6]}}
