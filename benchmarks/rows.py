@@ -18,8 +18,8 @@ PRESETS = {"paper": "faithful", "best": "best"}  # Of hyperparams/ram.yml, and w
 OTHERS = {"ram_random": "RAM, random glimpses", "fc64": "FC 2x64", "fc256": "FC 2x256", "conv": "convolutional"}
 WHOLE_SCENE = ("fc64", "fc256", "conv")  # The algorithm itself says how these look at the scene.
 LOOK = {"num_scales", "num_glimpses", "initial_location", "glimpse_size"}
-# Options of an environment that leave the task what it is: how it is spoken to, in which order images come, and how training images
-# are bent, which those of validation and test never are.
+# Options of an environment that leave the task what it is: how it is spoken to, in which order images come, and how training
+# images are bent; those of validation and test never are.
 FREE = {"action_format", "location_grid", "image_order", "warp"}
 
 

@@ -82,7 +82,17 @@ def test_what_a_run_leaves(tmp_path):
     assert json.loads((tmp_path / "run/result.json").read_text()) == result
     assert result.keys() == TIMED | {
         *("env", "algo", "preset", "seed", "n_timesteps", "validation_error", "last_validation_error", "command", "commit"),
-        *("machine", "torch", "settings", "env_kwargs", "test_episodes", "test_error", "success_rate", "mean_reward", "mean_length"),
+        *(
+            "machine",
+            "torch",
+            "settings",
+            "env_kwargs",
+            "test_episodes",
+            "test_error",
+            "success_rate",
+            "mean_reward",
+            "mean_length",
+        ),
     }
     assert (result["env"], result["algo"], result["seed"], result["command"]) == (
         *("GlimpseCatch-v0", "episode_a2c", 2),
