@@ -3,8 +3,12 @@
 The bare network is the same policy: forward over all steps, the same losses, backward, the same optimizer step, the same batch.
 What it lacks is the environment, the sampling of actions, SB3's loop and its logging. Both take turns in one process, one thread.
 
+The environments stay on the CPU whatever the device; "environment" is the part of the wall's time in which the network waits for
+them.
+
 python benchmarks/training.py
 python benchmarks/training.py --json results/training.json
+python benchmarks/training.py --device cuda --batches 512 2048 --ids GlimpseClutteredMNIST-v0
 """
 
 from __future__ import annotations
@@ -18,6 +22,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from stable_baselines3.common.vec_env import VecEnvWrapper
+from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
+from torch import Tensor
 
 import ram_envs
 from agents import RAM, make_vec_env
@@ -34,51 +41,77 @@ def main() -> None:
     """Run the comparison and print it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, help="also write the figures there")
+    parser.add_argument("--device", default="cpu", help="of torch (default: cpu)")
+    parser.add_argument("--ids", nargs="+", default=IDS, help="the environments")
+    parser.add_argument("--batches", nargs="+", type=int, default=BATCHES, help="numbers of environments side by side")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    results = {f"{env_id}, batch {batch}": compare(env_id, batch) for env_id in IDS for batch in BATCHES}
-    print("| images per second | bare network | RAM.learn | ratio |\n|---|---|---|---|")
+    results = {
+        f"{env_id}, batch {batch}": compare(env_id, batch, options.device) for env_id in options.ids for batch in options.batches
+    }
+    print("| images per second | bare network | RAM.learn | ratio | environment |\n|---|---|---|---|---|")
     for name, row in results.items():
-        print(f"| {name} | {row['bare']:,} | {row['learn']:,} | {row['ratio']} |")
+        print(f"| {name} | {row['bare']:,} | {row['learn']:,} | {row['ratio']} | {row['environment']:.0%} |")
     if options.json:
         options.json.write_text(json.dumps(results, indent=2) + "\n")
 
 
-def compare(env_id: str, batch: int) -> dict[str, float]:
+def compare(env_id: str, batch: int, device: str = "cpu") -> dict[str, float]:
     """Medians over turns."""
-    model = RAM("RAMPolicy", make_vec_env(env_id, batch), seed=0, device="cpu", learning_rate=1e-4)
+    env = TimedEnv(make_vec_env(env_id, batch))
+    model = RAM("RAMPolicy", env, seed=0, device=device, learning_rate=1e-4)
     steps = ram_envs.ENVIRONMENTS[env_id]["num_glimpses"]
-    learn, bare = learner(model, steps), bare_network(model, steps)
+    clock = time.process_time if device == "cpu" else time.perf_counter
+    learn, bare = learner(model, env, steps, clock), bare_network(model, steps, clock)
     learn(), bare()
-    turns = [(bare(), learn()) for _ in range(ROUNDS)]
+    turns = [(bare(), *learn()) for _ in range(ROUNDS)]
     return {
         "bare": round(statistics.median(turn[0] for turn in turns)),
         "learn": round(statistics.median(turn[1] for turn in turns)),
         "ratio": round(statistics.median(turn[1] / turn[0] for turn in turns), 3),
+        "environment": round(statistics.median(turn[2] for turn in turns), 3),
     }
 
 
-def learner(model: RAM, num_glimpses: int) -> Callable[[], float]:
-    """Runs `RAM.learn` for a turn; returns images per CPU second."""
+class TimedEnv(VecEnvWrapper):
+    """Counts the seconds spent in the environments."""
 
-    def run() -> float:
-        start = time.process_time()
+    seconds = 0.0
+
+    def reset(self) -> VecEnvObs:
+        """See SB3's `VecEnv`."""
+        return self.venv.reset()
+
+    def step_wait(self) -> VecEnvStepReturn:
+        """See SB3's `VecEnv`."""
+        start = time.perf_counter()
+        result = self.venv.step_wait()
+        self.seconds += time.perf_counter() - start
+        return result
+
+
+def learner(model: RAM, env: TimedEnv, num_glimpses: int, clock: Callable[[], float]) -> Callable[[], tuple[float, float]]:
+    """Runs `RAM.learn` for a turn; returns images per second, and the environment's share of the time."""
+
+    def run() -> tuple[float, float]:
+        start, wall, spent = clock(), time.perf_counter(), env.seconds
         model.learn(UPDATES * model.n_envs * num_glimpses, reset_num_timesteps=False)
-        return UPDATES * model.n_envs / (time.process_time() - start)
+        return UPDATES * model.n_envs / (clock() - start), (env.seconds - spent) / (time.perf_counter() - wall)
 
     return run
 
 
-def bare_network(model: RAM, steps: int) -> Callable[[], float]:
-    """Runs the network's own work for a turn; returns images per CPU second."""
+def bare_network(model: RAM, steps: int, clock: Callable[[], float]) -> Callable[[], float]:
+    """Runs the network's own work for a turn; returns images per second."""
     batch = model.n_envs
-    glimpses = torch.rand(steps, batch, *model.observation_space["glimpse"].shape)  # type: ignore[index]
-    locations = torch.rand(steps, batch, 2) * 2 - 1
-    labels = torch.randint(10, (steps, batch))
-    returns, everywhere = torch.rand(steps, batch), torch.ones(steps, batch)
+    with torch.device(model.device):
+        glimpses = torch.rand(steps, batch, *model.observation_space["glimpse"].shape)  # type: ignore[index]
+        locations = torch.rand(steps, batch, 2) * 2 - 1
+        labels = torch.randint(10, (steps, batch))
+        returns, everywhere = torch.rand(steps, batch), torch.ones(steps, batch)
     policy = model.policy
 
-    def update() -> None:
+    def update() -> Tensor:
         state, outputs = policy.initial_state(batch), []
         for step in range(steps):
             output = policy({"glimpse": glimpses[step], "location": locations[step]}, state)
@@ -94,12 +127,14 @@ def bare_network(model: RAM, steps: int) -> Callable[[], float]:
         loss.backward()
         torch.nn.utils.clip_grad_norm_(policy.parameters(), model.max_grad_norm)
         policy.optimizer.step()
+        return loss
 
     def run() -> float:
-        start = time.process_time()
+        start = clock()
         for _ in range(UPDATES):
-            update()
-        return UPDATES * batch / (time.process_time() - start)
+            loss = update()
+        loss.item()  # Waits for the device.
+        return UPDATES * batch / (clock() - start)
 
     return run
 

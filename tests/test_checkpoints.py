@@ -30,6 +30,16 @@ LSTM = {"policy_kwargs": {"lstm_hidden_size": 8, "net_arch": [8]}}
 NOISE = NormalActionNoise(np.zeros(5), 0.2 * np.ones(5))
 CASES = {
     "ram": ("ram", MNIST, {"learning_rate": LinearSchedule(1e-3, 0, 1)}),
+    "ram with all levers": (
+        "ram",
+        (MNIST[0], {**MNIST[1], "warp": 2.0}),
+        {
+            "location_reward": "gain",
+            "gamma": 0.5,
+            "final_location_std": 0.02,
+            "policy_kwargs": {"glimpse_network": "retina", "core": "lstm", "baseline_by_class": True, "location_frame": "gaze"},
+        },
+    ),
     "ram of several epochs": ("ram", CATCH, {"class_loss": "reinforce", "n_epochs": 2, "n_minibatches": 2, "n_steps": 4}),
     "ram_random": ("ram_random", MNIST, {}),
     "cnn": ("cnn", ("GlimpseMNIST-v0", {"dataset": "mnist-5k", "image_order": "shuffled"}), {}),
