@@ -52,8 +52,8 @@ class RAM(EpisodeLearner):
             log-likelihood. It needs `info["label"]`, and there is no stop action then.
         location_coef: the weight of the location's REINFORCE term in units of its standard deviation squared. The gradient of
             log N(l | mean, std^2) grows as 1/std; in these units it is (l - mean) times the advantage for any std.
-        final_location_std: the location's standard deviation goes evenly from the policy's `location_std` to this while learning;
-            None: it stays.
+        final_location_std: the location's standard deviation goes from the policy's `location_std` to this while learning, by the
+            same factor in equal times; None: it stays.
         vf_coef: the weight of the baseline's squared error.
         ent_coef: the weight of the entropy of what is chosen by REINFORCE; a number, or a function of the remaining progress.
         max_grad_norm: gradients are scaled down to at most this norm.
@@ -153,8 +153,8 @@ class RAM(EpisodeLearner):
     def collect_rollouts(self, env: VecEnv, callback: BaseCallback, rollout_buffer: Any, n_rollout_steps: int | None) -> bool:
         """See `EpisodeLearner`."""
         if self.final_location_std is not None:
-            remaining = self._current_progress_remaining
-            self.policy.std_now = remaining * self.policy.location_std + (1 - remaining) * self.final_location_std
+            first, share = self.policy.location_std, 1 - self._current_progress_remaining
+            self.policy.std_now = first * (self.final_location_std / first) ** share
         return super().collect_rollouts(env, callback, rollout_buffer, n_rollout_steps)
 
     def _policy_arguments(self) -> dict[str, Any]:

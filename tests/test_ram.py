@@ -151,7 +151,7 @@ def test_the_locations_width_is_annealed(tmp_path):
             return True
 
     model.learn(4 * 16 * T, Note())
-    np.testing.assert_allclose(widths[::T], [0.2, 0.155, 0.11, 0.065])
+    np.testing.assert_allclose(widths[::T], 0.2 * 10 ** -np.array([0, 0.25, 0.5, 0.75]))
     model.save(tmp_path / "model.zip")
     assert RAM.load(tmp_path / "model.zip", device="cpu").policy.location_std == 0.2
     with pytest.raises(ValueError, match="final_location_std must be above 0 or None, got 0"):
