@@ -15,6 +15,7 @@ from conftest import options
 from agents import algorithm_names, get_algorithm, make_vec_env
 from agents.runs import ACTION_WRAPPER, parse_schedule, read_hyperparams
 from agents.training import HYPERPARAMS, RUN_SETTINGS, Trial, make_model, open_run
+from benchmarks.rows import TASKS
 from ram_envs.wrappers import ActionFormat
 
 FILES = {path.stem: yaml.safe_load(path.read_text()) for path in HYPERPARAMS.glob("*.yml") if path.stem != "search"}
@@ -58,9 +59,9 @@ def test_each_file_is_an_algorithms():
 
 @pytest.mark.parametrize(("algo", "env_id"), ENTRIES)
 def test_keys_and_schedules(algo, env_id):
-    assert env_id in gym.registry
+    assert env_id.partition("/")[0] in gym.registry
     entry = FILES[algo][env_id]
-    known = ZOO_SETTINGS if algo in ZOO else set(RUN_SETTINGS)
+    known = ZOO_SETTINGS if algo in ZOO else {*RUN_SETTINGS, "env_kwargs"}
     assert entry.keys() <= known | arguments(algo)
     assert entry["n_timesteps"] >= 1 and entry["n_envs"] >= 1
     for name, value in entry.items():
@@ -84,8 +85,9 @@ def test_the_policy_and_the_actions_are_written_out_for_rl_zoo3(algo, env_id):
 @pytest.mark.parametrize(("algo", "env_id"), ENTRIES)
 def test_each_entry_makes_a_model(algo, env_id, tmp_path):
     algorithm_class(algo)
-    params = small(FILES[algo][env_id])
-    run = open_run(Trial(env_id, str(tmp_path), algo, n_envs=2, params=params, env_kwargs=options(env_id, {}), device="cpu"))
+    params, (env_id, _, preset) = small(FILES[algo][env_id]), env_id.partition("/")
+    others = {"n_envs": 2, "params": params, "env_kwargs": options(env_id, {}), "device": "cpu"}
+    run = open_run(Trial(env_id, str(tmp_path), algo, preset or None, **others))
     env = make_vec_env(env_id, 2, **run.env_kwargs)
     model = make_model(run, env)
     actions, _ = model.predict(env.reset())
@@ -126,3 +128,24 @@ def test_rl_zoo3_trains_and_evaluates_with_the_file_as_it_is(algo, tmp_path, mon
     experiment.learn(model)
     assert model.num_timesteps >= 92
     assert (tmp_path / ZOO[algo] / f"{env_id}_1" / "evaluations.npz").exists()
+
+
+PAPER = [(env_id, entry) for env_id, entry in FILES["ram"].items() if env_id.endswith("/paper")]
+
+
+@pytest.mark.parametrize(("env_id", "entry"), PAPER, ids=lambda value: value if isinstance(value, str) else "")
+def test_the_presets_called_paper_keep_to_the_papers_model(env_id, entry):
+    look, is_game = entry["policy_kwargs"], "Catch" in env_id
+    assert look.get("core", "relu") == ("lstm" if is_game else "relu")
+    assert entry.get("class_loss", "cross_entropy") == ("reinforce" if is_game else "cross_entropy")
+    assert is_game or entry["class_loss_steps"] == "last"
+    free = {"n_timesteps", "n_envs", "policy", "learning_rate", "max_grad_norm", "ent_coef", "policy_kwargs"}
+    assert entry.keys() <= free | {"class_loss", "class_loss_steps"}
+    sizes = {"location_gain", "location_std", "glimpse_mean", "glimpse_std"}
+    assert look.keys() <= sizes | ({"core", "location_gradient", "baseline_gradient"} if is_game else set())
+
+
+def test_every_row_of_the_paper_has_both_presets_and_the_best_look_no_more_than_the_task_allows():
+    for env_id in TASKS:
+        assert {f"{env_id}/paper", f"{env_id}/best"} <= FILES["ram"].keys()
+        assert FILES["ram"][f"{env_id}/best"].get("env_kwargs", {}).keys() <= {"warp"}  # Of training images alone.
