@@ -56,6 +56,7 @@ class RAMPolicy(CorePolicy):
         hidden_size: units of h_g and h_l each.
         core_size: units of g_t and h_t each.
         location_std: the standard deviation of the location, in units of [-1, 1].
+        location_hidden: rectified units between h_t and the location's mean; 0 is the paper's linear location network.
         location_gain: the location's mean is this times Linear(h_t). Adam moves every weight by about the learning rate,
             however weak the signal; h_t has hundreds of components, so that with a gain of 1 one noisy step can move all
             locations by more than `location_std`.
@@ -87,6 +88,7 @@ class RAMPolicy(CorePolicy):
         hidden_size: int = 128,
         core_size: int = 256,
         location_std: float = 0.1,
+        location_hidden: int = 0,
         location_gain: float = 0.1,
         location_frame: str = "scene",
         scan_steps: int = 0,
@@ -113,12 +115,14 @@ class RAMPolicy(CorePolicy):
         for name, value in (("location_std", location_std), ("location_gain", location_gain)):
             if not value > 0:
                 raise ValueError(f"{name} must be above 0, got {value!r}")
-        if scan_steps < 0:
-            raise ValueError(f"scan_steps must be at least 0, got {scan_steps!r}")
+        for name, count in (("scan_steps", scan_steps), ("location_hidden", location_hidden)):
+            if count < 0:
+                raise ValueError(f"{name} must be at least 0, got {count!r}")
         if use_sde:
             raise ValueError("use_sde is not supported: the location's width is fixed (location_std)")
         self.core_name, self.network_name, self.location_policy = core, glimpse_network, location_policy
         self.hidden_size = hidden_size
+        self.location_hidden = location_hidden
         self.location_std, self.location_gain = location_std, location_gain
         self.std_now = location_std  # Where it is annealed, `RAM` sets it.
         self.location_frame, self.scan_steps = location_frame, scan_steps
@@ -130,7 +134,9 @@ class RAMPolicy(CorePolicy):
         first, *others = choices.values()
         self.glimpse_network = network_class(self.input.glimpse_shape, self.input.where_size, hidden_size, core_size)
         self.core = core_class(core_size, core_size)
-        self.location_head = nn.Linear(core_size, 2)
+        self.location_head: nn.Module = nn.Linear(location_hidden or core_size, 2)
+        if location_hidden:
+            self.location_head = nn.Sequential(nn.Linear(core_size, location_hidden), nn.ReLU(), self.location_head)
         if scan_steps > 0:
             self.scan = nn.Parameter(SCAN_START * torch.randn(scan_steps, 2))
         self.class_head = nn.Linear(core_size, first)
@@ -214,6 +220,7 @@ class RAMPolicy(CorePolicy):
             "hidden_size": self.hidden_size,
             "core_size": self.core_size,
             "location_std": self.location_std,
+            "location_hidden": self.location_hidden,
             "location_gain": self.location_gain,
             "location_frame": self.location_frame,
             "scan_steps": self.scan_steps,

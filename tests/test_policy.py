@@ -128,6 +128,15 @@ def test_a_gaze_moves_from_where_it_is():
     torch.testing.assert_close(unrolled.location_mean[0], output.location_mean)
 
 
+def test_a_hidden_layer_of_the_location_network():
+    policy = make_policy(location_hidden=7, location_gain=0.5)
+    output = policy(tensors(observe(3)), policy.initial_state(3))
+    first, _, second = policy.location_head
+    torch.testing.assert_close(output.location_mean, 0.5 * second(first(output.state[0]).relu()))
+    assert first.out_features == second.in_features == 7
+    assert gradients(output.location_mean.sum(), policy) == {"location_head"}
+
+
 def test_who_acts_takes_the_class_for_what_it_believes():
     policy = make_policy(baseline_by_class=True)
     output = policy(tensors(observe(4)), policy.initial_state(4))
