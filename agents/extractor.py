@@ -50,10 +50,10 @@ class GlimpseInput(nn.Module):
         self.register_buffer("_std", _per_scale("glimpse_std", glimpse_std, shape), persistent=False)
 
     def forward(self, obs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Glimpses (N, k, g, g) and where they were taken (N, W)."""
+        """Glimpses (..., k, g, g) and where they were taken (..., W)."""
         glimpse = obs["glimpse"] if self.is_plain else (obs["glimpse"] - self._mean) / self._std
         where = [obs[name] for name in self.names]
-        return glimpse, torch.cat(where, dim=1) if len(where) > 1 else where[0]
+        return glimpse, torch.cat(where, dim=-1) if len(where) > 1 else where[0]
 
 
 class GlimpseExtractor(BaseFeaturesExtractor):

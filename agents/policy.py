@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -56,6 +57,9 @@ class RAMPolicy(CorePolicy):
         hidden_size: units of h_g and h_l each.
         core_size: units of g_t and h_t each.
         location_std: the standard deviation of the location, in units of [-1, 1].
+        location_input: what the location network sees. "state": h_t alone, as in the paper. "glimpse": beside h_t the glimpse itself,
+            and where it was taken. What h_t learns for the class, it learns whatever the place: where in the glimpse something
+            lies is hardly to be read from it.
         location_hidden: rectified units between h_t and the location's mean; 0 is the paper's linear location network.
         location_gain: the location's mean is this times Linear(h_t). Adam moves every weight by about the learning rate,
             however weak the signal; h_t has hundreds of components, so that with a gain of 1 one noisy step can move all
@@ -88,6 +92,7 @@ class RAMPolicy(CorePolicy):
         hidden_size: int = 128,
         core_size: int = 256,
         location_std: float = 0.1,
+        location_input: str = "state",
         location_hidden: int = 0,
         location_gain: float = 0.1,
         location_frame: str = "scene",
@@ -107,11 +112,14 @@ class RAMPolicy(CorePolicy):
         network_class = find_class("glimpse_network", glimpse_network, GLIMPSE_NETWORKS)
         if location_policy not in LOCATION_POLICIES:
             raise ValueError(f"location_policy must be one of {LOCATION_POLICIES}, got {location_policy!r}")
-        for name, reach in (("location_gradient", location_gradient), ("baseline_gradient", baseline_gradient)):
-            if reach not in ("head", "full"):
-                raise ValueError(f'{name} must be "head" or "full", got {reach!r}')
-        if location_frame not in ("scene", "gaze"):
-            raise ValueError(f'location_frame must be "scene" or "gaze", got {location_frame!r}')
+        for name, given, first, second in (
+            ("location_gradient", location_gradient, "head", "full"),
+            ("baseline_gradient", baseline_gradient, "head", "full"),
+            ("location_input", location_input, "state", "glimpse"),
+            ("location_frame", location_frame, "scene", "gaze"),
+        ):
+            if given not in (first, second):
+                raise ValueError(f'{name} must be "{first}" or "{second}", got {given!r}')
         for name, value in (("location_std", location_std), ("location_gain", location_gain)):
             if not value > 0:
                 raise ValueError(f"{name} must be above 0, got {value!r}")
@@ -122,7 +130,7 @@ class RAMPolicy(CorePolicy):
             raise ValueError("use_sde is not supported: the location's width is fixed (location_std)")
         self.core_name, self.network_name, self.location_policy = core, glimpse_network, location_policy
         self.hidden_size = hidden_size
-        self.location_hidden = location_hidden
+        self.location_input, self.location_hidden = location_input, location_hidden
         self.location_std, self.location_gain = location_std, location_gain
         self.std_now = location_std  # Where it is annealed, `RAM` sets it.
         self.location_frame, self.scan_steps = location_frame, scan_steps
@@ -134,9 +142,10 @@ class RAMPolicy(CorePolicy):
         first, *others = choices.values()
         self.glimpse_network = network_class(self.input.glimpse_shape, self.input.where_size, hidden_size, core_size)
         self.core = core_class(core_size, core_size)
-        self.location_head: nn.Module = nn.Linear(location_hidden or core_size, 2)
+        seen = math.prod(self.input.glimpse_shape) + self.input.where_size if location_input == "glimpse" else 0
+        self.location_head: nn.Module = nn.Linear(location_hidden or core_size + seen, 2)
         if location_hidden:
-            self.location_head = nn.Sequential(nn.Linear(core_size, location_hidden), nn.ReLU(), self.location_head)
+            self.location_head = nn.Sequential(nn.Linear(core_size + seen, location_hidden), nn.ReLU(), self.location_head)
         if scan_steps > 0:
             self.scan = nn.Parameter(SCAN_START * torch.randn(scan_steps, 2))
         self.class_head = nn.Linear(core_size, first)
@@ -153,7 +162,7 @@ class RAMPolicy(CorePolicy):
         """All heads' outputs for h_t (..., H)."""
         detached = hidden.detach()
         looking = hidden if self.location_gradient == "full" else detached
-        mean = self.location_gain * self.location_head(looking)
+        mean = self.location_gain * self.location_head(self._location_features(looking, obs))
         if self.location_frame == "gaze":
             mean = mean + obs["location"]
         if self.scan_steps > 0:
@@ -165,6 +174,13 @@ class RAMPolicy(CorePolicy):
         others = list(self.choices.values())[1:]
         looks = self.look_head(looking).split(others, dim=-1) if others else ()
         return Outputs(mean, (logits, *looks), value, values, state)
+
+    def _location_features(self, hidden: Tensor, obs: dict[str, Tensor]) -> Tensor:
+        """What the location network sees: (..., H) -> (..., F)."""
+        if self.location_input == "state":
+            return hidden
+        glimpse, where = self.input(obs)
+        return torch.cat([hidden, glimpse.flatten(-len(self.input.glimpse_shape)), where], dim=-1)
 
     def act(self, output: Outputs, deterministic: bool = False, greedy_choice: bool = False) -> tuple[Tensor, Tensor]:
         """Locations (N, 2), not clipped, and choices (N, P): samples, or with `deterministic` the most likely ones.
@@ -220,6 +236,7 @@ class RAMPolicy(CorePolicy):
             "hidden_size": self.hidden_size,
             "core_size": self.core_size,
             "location_std": self.location_std,
+            "location_input": self.location_input,
             "location_hidden": self.location_hidden,
             "location_gain": self.location_gain,
             "location_frame": self.location_frame,

@@ -137,6 +137,20 @@ def test_a_hidden_layer_of_the_location_network():
     assert gradients(output.location_mean.sum(), policy) == {"location_head"}
 
 
+@pytest.mark.parametrize("hidden", [0, 7])
+def test_a_location_network_that_sees_the_glimpse(hidden):
+    policy = make_policy(location_input="glimpse", location_hidden=hidden, location_gain=1.0, glimpse_mean=0.5, glimpse_std=2.0)
+    obs = tensors(observe(3))
+    output = policy(obs, policy.initial_state(3))
+    seen = torch.cat([output.state[0], (obs["glimpse"].flatten(1) - 0.5) / 2, obs["location"]], dim=1)
+    assert seen.shape == (3, 256 + 48 + 2)
+    torch.testing.assert_close(output.location_mean, policy.location_head(seen))
+    assert gradients(output.location_mean.sum(), policy) == {"location_head"}
+    many = {name: values.unsqueeze(0) for name, values in obs.items()}
+    unrolled = policy.unroll(many, policy.initial_state(3), np.ones((1, 3), bool))
+    torch.testing.assert_close(unrolled.location_mean[0], output.location_mean)
+
+
 def test_who_acts_takes_the_class_for_what_it_believes():
     policy = make_policy(baseline_by_class=True)
     output = policy(tensors(observe(4)), policy.initial_state(4))
