@@ -57,9 +57,9 @@ class RAMPolicy(CorePolicy):
         hidden_size: units of h_g and h_l each.
         core_size: units of g_t and h_t each.
         location_std: the standard deviation of the location, in units of [-1, 1].
-        location_input: what the location network sees. "state": h_t alone, as in the paper. "glimpse": beside h_t the glimpse itself,
-            and where it was taken. What h_t learns for the class, it learns whatever the place: where in the glimpse something
-            lies is hardly to be read from it.
+        location_input: what the location network sees. "state": h_t alone, as in the paper. "glimpse": beside h_t the glimpse
+            itself, and where it was taken. h_t learns what tells classes apart: where in the glimpse something lies can hardly
+            be read from it.
         location_hidden: rectified units between h_t and the location's mean; 0 is the paper's linear location network.
         location_gain: the location's mean is this times Linear(h_t). Adam moves every weight by about the learning rate,
             however weak the signal; h_t has hundreds of components, so that with a gain of 1 one noisy step can move all
@@ -112,14 +112,14 @@ class RAMPolicy(CorePolicy):
         network_class = find_class("glimpse_network", glimpse_network, GLIMPSE_NETWORKS)
         if location_policy not in LOCATION_POLICIES:
             raise ValueError(f"location_policy must be one of {LOCATION_POLICIES}, got {location_policy!r}")
-        for name, given, first, second in (
+        for name, given, one, other in (
             ("location_gradient", location_gradient, "head", "full"),
             ("baseline_gradient", baseline_gradient, "head", "full"),
             ("location_input", location_input, "state", "glimpse"),
             ("location_frame", location_frame, "scene", "gaze"),
         ):
-            if given not in (first, second):
-                raise ValueError(f'{name} must be "{first}" or "{second}", got {given!r}')
+            if given not in (one, other):
+                raise ValueError(f'{name} must be "{one}" or "{other}", got {given!r}')
         for name, value in (("location_std", location_std), ("location_gain", location_gain)):
             if not value > 0:
                 raise ValueError(f"{name} must be above 0, got {value!r}")
