@@ -64,8 +64,6 @@ class RAMPolicy(CorePolicy):
         location_gain: the location's mean is this times Linear(h_t). Adam moves every weight by about the learning rate,
             however weak the signal; h_t has hundreds of components, so that with a gain of 1 one noisy step can move all
             locations by more than `location_std`.
-        location_frame: "scene": the location's mean is counted from the middle of the scene, as in the paper. "gaze": from where
-            the last glimpse was taken, so that "a bit more to the left" is the same wherever the eye is.
         scan_steps: for so many steps of an episode the location's mean has a learned offset of its own, a path that the eye
             takes whatever it sees; Linear(h_t) bends it. 0 is the paper's model. The offset is learned from all images together,
             so that a useful path is found long before h_t tells places apart.
@@ -95,7 +93,6 @@ class RAMPolicy(CorePolicy):
         location_input: str = "state",
         location_hidden: int = 0,
         location_gain: float = 0.1,
-        location_frame: str = "scene",
         scan_steps: int = 0,
         location_gradient: str = "head",
         baseline_gradient: str = "head",
@@ -116,7 +113,6 @@ class RAMPolicy(CorePolicy):
             ("location_gradient", location_gradient, "head", "full"),
             ("baseline_gradient", baseline_gradient, "head", "full"),
             ("location_input", location_input, "state", "glimpse"),
-            ("location_frame", location_frame, "scene", "gaze"),
         ):
             if given not in (one, other):
                 raise ValueError(f'{name} must be "{one}" or "{other}", got {given!r}')
@@ -133,7 +129,7 @@ class RAMPolicy(CorePolicy):
         self.location_input, self.location_hidden = location_input, location_hidden
         self.location_std, self.location_gain = location_std, location_gain
         self.std_now = location_std  # Where it is annealed, `RAM` sets it.
-        self.location_frame, self.scan_steps = location_frame, scan_steps
+        self.scan_steps = scan_steps
         self.location_gradient, self.baseline_gradient = location_gradient, baseline_gradient
         self.baseline_by_class = baseline_by_class
         self.glimpse_mean, self.glimpse_std = glimpse_mean, glimpse_std
@@ -163,8 +159,6 @@ class RAMPolicy(CorePolicy):
         detached = hidden.detach()
         looking = hidden if self.location_gradient == "full" else detached
         mean = self.location_gain * self.location_head(self._location_features(looking, obs))
-        if self.location_frame == "gaze":
-            mean = mean + obs["location"]
         if self.scan_steps > 0:
             mean = mean + SCAN_GAIN * self.scan[step.clamp(max=self.scan_steps - 1)]
         logits = self.class_head(hidden)
@@ -239,7 +233,6 @@ class RAMPolicy(CorePolicy):
             "location_input": self.location_input,
             "location_hidden": self.location_hidden,
             "location_gain": self.location_gain,
-            "location_frame": self.location_frame,
             "scan_steps": self.scan_steps,
             "location_gradient": self.location_gradient,
             "baseline_gradient": self.baseline_gradient,

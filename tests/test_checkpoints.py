@@ -37,7 +37,10 @@ CASES = {
             "location_reward": "gain",
             "gamma": 0.5,
             "final_location_std": 0.02,
-            "policy_kwargs": {"glimpse_network": "retina", "core": "lstm", "baseline_by_class": True, "location_frame": "gaze"},
+            "policy_kwargs": {
+                **{"glimpse_network": "retina", "core": "lstm", "baseline_by_class": True},
+                **{"location_input": "glimpse", "location_hidden": 8, "scan_steps": 2},
+            },
         },
     ),
     "ram of several epochs": ("ram", CATCH, {"class_loss": "reinforce", "n_epochs": 2, "n_minibatches": 2, "n_steps": 4}),

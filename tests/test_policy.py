@@ -117,17 +117,6 @@ def test_an_episode_start_forgets_its_own_state_alone():
     assert (goes_on[1] != fresh[1]).any()
 
 
-def test_a_gaze_moves_from_where_it_is():
-    policy = make_policy(location_frame="gaze", location_gain=0.5)
-    obs = tensors(observe(3))
-    output = policy(obs, policy.initial_state(3))
-    hidden = output.state[0]
-    torch.testing.assert_close(output.location_mean, obs["location"] + 0.5 * policy.location_head(hidden))
-    many = {name: values.unsqueeze(0) for name, values in obs.items()}
-    unrolled = policy.unroll(many, policy.initial_state(3), np.ones((1, 3), bool))
-    torch.testing.assert_close(unrolled.location_mean[0], output.location_mean)
-
-
 def test_a_hidden_layer_of_the_location_network():
     policy = make_policy(location_hidden=7, location_gain=0.5)
     output = policy(tensors(observe(3)), policy.initial_state(3))
