@@ -131,6 +131,7 @@ def test_shuffled_passes_can_be_taken_up_again():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"warp": -1}, "warp must be a number of pixels of at least 0, got -1"),
         ({"num_glimpses": 0}, "num_glimpses must be"),
         ({"num_glimpses": 2.0}, "num_glimpses must be"),
         ({"glimpse_size": 0}, "glimpse_size must be"),
@@ -170,6 +171,25 @@ def test_translated_and_cluttered_scenes_are_fixed_by_index_and_split():
     one, other = (make_vec(5, "GlimpseClutteredMNIST-v0") for _ in range(2))
     one.reset(seed=0), other.reset(seed=1)
     assert (one.unwrapped.task.scenes != other.unwrapped.task.scenes).any()
+
+
+def test_training_images_alone_are_bent():
+    def scenes(**options):
+        task = GlimpseClassification(8, dataset=DATASET, image_order="sequential", **options)
+        task.seed(np.arange(8, dtype=np.uint64), np.ones(8, bool))
+        passes = []
+        for _ in range(2):
+            task.restart()
+            task.begin(np.ones(8, bool), {})
+            passes.append(task.gaze.retina.inner(task.scenes).copy())
+        return passes
+
+    first, second = scenes(warp=3.0)
+    assert (first != second).any(axis=(1, 2)).all()  # Each time anew.
+    np.testing.assert_array_equal(first, scenes(warp=3.0)[0])  # By the seed.
+    for split in ("validation", "test"):
+        for bent, plain in zip(scenes(warp=3.0, split=split), scenes(split=split), strict=True):
+            np.testing.assert_array_equal(bent, plain)
 
 
 def test_clutter_shifts_no_other_draws():
