@@ -31,7 +31,8 @@ from agents.evaluation import split_options, test
 from agents.film import record
 from agents.pretrained import PRETRAINED, pretrained_ids
 from agents.runs import new_run, unfinished_run
-from agents.training import Trial, load_agent, read_options, read_settings, run_trial
+from agents.training import load_agent, run_trial
+from agents.trial import Trial, read_options, read_settings
 from ram_envs.pairs import parse_pairs
 
 # Test error in % (of Catch: balls missed) of the paper and of public implementations, with the glimpses that our default has.

@@ -13,7 +13,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from agents.training import Trial, open_run, read_settings
+from agents.trial import Trial, open_run, read_settings
 from benchmarks.processes import Job, ended_by_signals, run_all, tail
 from benchmarks.results import publish
 from train_agent import parse_arguments, read_config

@@ -20,7 +20,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # A script finds only what lies beside it.
 
-from agents.training import Trial, read_settings
+from agents.trial import Trial, read_settings
 from benchmarks.cells import Cell, check_kept, complete, difference, require_positive, tell
 from benchmarks.results import publish
 from benchmarks.rows import PRESETS, SEEDS, TASKS, Recipe, own_recipe, recipe_of

@@ -9,8 +9,8 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("scipy")
 
-from agents import training
-from agents.training import Trial, open_run
+from agents import trial
+from agents.trial import Trial, open_run
 from benchmarks import cells, compare, matrix
 from benchmarks.compare import main
 from benchmarks.matrix import pairs_for
@@ -121,7 +121,7 @@ def test_a_run_that_was_asked_for_differently_is_not_taken(stand_in, capsys):
 
 
 def test_a_run_with_other_hyperparameters_is_not_taken(stand_in, capsys, monkeypatch, tmp_path):
-    monkeypatch.setattr(training, "HYPERPARAMS", tmp_path)
+    monkeypatch.setattr(trial, "HYPERPARAMS", tmp_path)
     Path("ppo.yml").write_text("GlimpseCatch-v0: {learning_rate: 0.1, env_kwargs: {size: 12}}")
     kept_run()
     assert main(["--algos", "ppo", "--seeds", "1", *SHORT]) == 0

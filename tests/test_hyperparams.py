@@ -14,7 +14,8 @@ from conftest import options
 
 from agents import algorithm_names, get_algorithm, make_vec_env
 from agents.runs import ACTION_WRAPPER, parse_schedule, read_hyperparams
-from agents.training import HYPERPARAMS, RUN_SETTINGS, Trial, make_model, open_run
+from agents.training import make_model
+from agents.trial import HYPERPARAMS, RUN_SETTINGS, Trial, open_run
 from benchmarks.rows import TASKS
 from ram_envs.wrappers import ActionFormat
 

@@ -8,8 +8,8 @@ import yaml
 pytest.importorskip("torch")
 pytest.importorskip("scipy")
 
-from agents import training
-from agents.training import Trial, open_run, read_settings
+from agents import trial
+from agents.trial import Trial, open_run, read_settings
 from benchmarks import cells
 from benchmarks.reproduce import main, parse, plan, wanted
 from benchmarks.results import read_runs
@@ -43,7 +43,7 @@ result = {"env": asked["--env"], "algo": "ram", "preset": asked["--preset"], "se
 def settings(tmp_path, monkeypatch):
     """A folder to be in, with settings of its own."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(training, "HYPERPARAMS", tmp_path)
+    monkeypatch.setattr(trial, "HYPERPARAMS", tmp_path)
     entries = {f"{env_id}/{preset}": {"n_timesteps": 1000} for env_id in (MNIST, CATCH) for preset in ("paper", "best")}
     Path("ram.yml").write_text(yaml.safe_dump(entries))
 
