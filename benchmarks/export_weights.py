@@ -91,6 +91,11 @@ def check_figure(env_id: str, folder: Path, result: dict[str, Any], device: str)
     settings = pretrained_settings(env_id, folder)
     torch.set_float32_matmul_precision(settings["matmul_precision"])
     again = test(load_pretrained(env_id, device=device, folder=folder), env_id, settings["env_kwargs"])
+    if again["test_episodes"] != result["test_episodes"]:
+        raise ValueError(
+            f"the stored agent must be tested on the {result['test_episodes']} episodes of its run, there are "
+            f"{again['test_episodes']} here: is it the same data set?"
+        )
     if again["test_error"] != result["test_error"]:
         raise ValueError(
             f"the stored agent must have the test error of its run, {result['test_error']} %, got {again['test_error']} %: it "

@@ -71,6 +71,9 @@ def test_nothing_is_kept_that_has_another_figure(finished, tmp_path, capsys):
     wrong = copy(finished, tmp_path / "wrong", test_error=1.5)
     message = refused(capsys, wrong, "--to", tmp_path / "weights")
     assert "the stored agent must have the test error of its run, 1.5 %, got " in message
+    other = copy(finished, tmp_path / "other", test_episodes=10_000)
+    message = refused(capsys, other, "--to", tmp_path / "weights")
+    assert "tested on the 10000 episodes of its run, there are 500 here: is it the same data set?" in message
     assert not (tmp_path / "weights").exists()
 
 
