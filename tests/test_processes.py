@@ -62,6 +62,8 @@ def test_signals_are_interrupts(name):
     if not hasattr(signal, name):
         pytest.skip(f"there is no {name} here")
     number = getattr(signal, name)
+    if name == "SIGINT":  # A shell's background jobs begin with Ctrl-C ignored.
+        signal.signal(number, signal.default_int_handler)
     before = signal.getsignal(number)
     with pytest.raises(KeyboardInterrupt), ended_by_signals():
         signal.raise_signal(number)
