@@ -3,10 +3,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 
 pytest.importorskip("torch")
 pytest.importorskip("scipy")
+
+import yaml
 
 from agents import trial
 from agents.trial import Trial, open_run, read_settings
