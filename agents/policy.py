@@ -16,6 +16,7 @@ from agents.classifiers import GLIMPSE_NETWORKS
 from agents.core_policy import CorePolicy
 from agents.distributions import choice_log_prob, location_log_prob, sample_choice, sample_location
 from agents.extractor import GlimpseInput
+from agents.looking import Saliency, hold_inside
 from agents.networks import CORES, State, find_class
 from agents.vec_env import ScoresBox
 
@@ -59,11 +60,13 @@ class RAMPolicy(CorePolicy):
         location_std: the standard deviation of the location, in units of [-1, 1].
         location_input: what the location network sees. "state": h_t alone, as in the paper. "glimpse": beside h_t the glimpse
             itself, and where it was taken. h_t learns what tells classes apart: where in the glimpse something lies can hardly
-            be read from it.
+            be read from it. "saliency": the same, and the mean is counted from what in sight is worth a closer look, see
+            `looking.Saliency`.
+        scene_size: the side of the scene in pixels, or its height and width, for "saliency".
         location_hidden: rectified units between h_t and the location's mean; 0 is the paper's linear location network.
-        location_gain: the location's mean is this times Linear(h_t). Adam moves every weight by about the learning rate,
-            however weak the signal; h_t has hundreds of components, so that with a gain of 1 one noisy step can move all
-            locations by more than `location_std`.
+        location_gain: the location's mean is this times Linear(h_t), clipped to the scene. Adam moves every weight by about the
+            learning rate, however weak the signal; h_t has hundreds of components, so that with a gain of 1 one noisy step can
+            move all locations by more than `location_std`.
         scan_steps: for so many steps of an episode the location's mean has a learned offset of its own, a path that the eye
             takes whatever it sees; Linear(h_t) bends it. 0 is the paper's model. The offset is learned from all images together,
             so that a useful path is found long before h_t tells places apart.
@@ -91,6 +94,7 @@ class RAMPolicy(CorePolicy):
         core_size: int = 256,
         location_std: float = 0.1,
         location_input: str = "state",
+        scene_size: float | list[float] | None = None,
         location_hidden: int = 0,
         location_gain: float = 0.1,
         scan_steps: int = 0,
@@ -109,13 +113,17 @@ class RAMPolicy(CorePolicy):
         network_class = find_class("glimpse_network", glimpse_network, GLIMPSE_NETWORKS)
         if location_policy not in LOCATION_POLICIES:
             raise ValueError(f"location_policy must be one of {LOCATION_POLICIES}, got {location_policy!r}")
-        for name, given, one, other in (
-            ("location_gradient", location_gradient, "head", "full"),
-            ("baseline_gradient", baseline_gradient, "head", "full"),
-            ("location_input", location_input, "state", "glimpse"),
+        for name, given, known in (
+            ("location_gradient", location_gradient, ("head", "full")),
+            ("baseline_gradient", baseline_gradient, ("head", "full")),
+            ("location_input", location_input, ("state", "glimpse", "saliency")),
         ):
-            if given not in (one, other):
-                raise ValueError(f'{name} must be "{one}" or "{other}", got {given!r}')
+            if given not in known:
+                raise ValueError(f"{name} must be one of {known}, got {given!r}")
+        if (location_input == "saliency") != (scene_size is not None):
+            raise ValueError(f'scene_size must be given with location_input="saliency", and only then, got {scene_size!r}')
+        if location_input == "saliency" and "zoom" in self.input.names:
+            raise ValueError('location_input="saliency" needs glimpses of one width: make the environment without zooms')
         for name, value in (("location_std", location_std), ("location_gain", location_gain)):
             if not value > 0:
                 raise ValueError(f"{name} must be above 0, got {value!r}")
@@ -126,7 +134,7 @@ class RAMPolicy(CorePolicy):
             raise ValueError("use_sde is not supported: the location's width is fixed (location_std)")
         self.core_name, self.network_name, self.location_policy = core, glimpse_network, location_policy
         self.hidden_size = hidden_size
-        self.location_input, self.location_hidden = location_input, location_hidden
+        self.location_input, self.location_hidden, self.scene_size = location_input, location_hidden, scene_size
         self.location_std, self.location_gain = location_std, location_gain
         self.std_now = location_std  # Where it is annealed, `RAM` sets it.
         self.scan_steps = scan_steps
@@ -138,10 +146,12 @@ class RAMPolicy(CorePolicy):
         first, *others = choices.values()
         self.glimpse_network = network_class(self.input.glimpse_shape, self.input.where_size, hidden_size, core_size)
         self.core = core_class(core_size, core_size)
-        seen = math.prod(self.input.glimpse_shape) + self.input.where_size if location_input == "glimpse" else 0
+        seen = math.prod(self.input.glimpse_shape) + self.input.where_size if location_input != "state" else 0
         self.location_head: nn.Module = nn.Linear(location_hidden or core_size + seen, 2)
         if location_hidden:
             self.location_head = nn.Sequential(nn.Linear(core_size + seen, location_hidden), nn.ReLU(), self.location_head)
+        if scene_size is not None:
+            self.saliency = Saliency(self.input.glimpse_shape, core_size, scene_size)
         if scan_steps > 0:
             self.scan = nn.Parameter(SCAN_START * torch.randn(scan_steps, 2))
         self.class_head = nn.Linear(core_size, first)
@@ -158,9 +168,7 @@ class RAMPolicy(CorePolicy):
         """All heads' outputs for h_t (..., H)."""
         detached = hidden.detach()
         looking = hidden if self.location_gradient == "full" else detached
-        mean = self.location_gain * self.location_head(self._location_features(looking, obs))
-        if self.scan_steps > 0:
-            mean = mean + SCAN_GAIN * self.scan[step.clamp(max=self.scan_steps - 1)]
+        mean = self._location_mean(looking, obs, step)
         logits = self.class_head(hidden)
         values = self.baseline_head(hidden if self.baseline_gradient == "full" else detached)
         # Who acts does not know the class: what it believes has to do.
@@ -169,12 +177,18 @@ class RAMPolicy(CorePolicy):
         looks = self.look_head(looking).split(others, dim=-1) if others else ()
         return Outputs(mean, (logits, *looks), value, values, state)
 
-    def _location_features(self, hidden: Tensor, obs: dict[str, Tensor]) -> Tensor:
-        """What the location network sees: (..., H) -> (..., F)."""
-        if self.location_input == "state":
-            return hidden
-        glimpse, where = self.input(obs)
-        return torch.cat([hidden, glimpse.flatten(-len(self.input.glimpse_shape)), where], dim=-1)
+    def _location_mean(self, hidden: Tensor, obs: dict[str, Tensor], step: Tensor) -> Tensor:
+        """Where to look next (..., 2), out of h_t (..., H)."""
+        mean: Tensor | float = 0.0
+        features = hidden
+        if self.location_input != "state":
+            glimpse, where = self.input(obs)
+            features = torch.cat([hidden, glimpse.flatten(-len(self.input.glimpse_shape)), where], dim=-1)
+        if self.location_input == "saliency":
+            mean = self.saliency(hidden, glimpse, where, self.location_gain)
+        if self.scan_steps > 0:
+            mean = mean + SCAN_GAIN * self.scan[step.clamp(max=self.scan_steps - 1)]
+        return hold_inside(mean + self.location_gain * self.location_head(features))
 
     def act(self, output: Outputs, deterministic: bool = False, greedy_choice: bool = False) -> tuple[Tensor, Tensor]:
         """Locations (N, 2), not clipped, and choices (N, P): samples, or with `deterministic` the most likely ones.
@@ -231,6 +245,7 @@ class RAMPolicy(CorePolicy):
             "core_size": self.core_size,
             "location_std": self.location_std,
             "location_input": self.location_input,
+            "scene_size": self.scene_size,
             "location_hidden": self.location_hidden,
             "location_gain": self.location_gain,
             "scan_steps": self.scan_steps,

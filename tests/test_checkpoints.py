@@ -39,7 +39,7 @@ CASES = {
             "final_location_std": 0.02,
             "policy_kwargs": {
                 **{"glimpse_network": "retina", "core": "lstm", "baseline_by_class": True},
-                **{"location_input": "glimpse", "location_hidden": 8, "scan_steps": 2},
+                **{"location_input": "saliency", "scene_size": 60, "location_hidden": 8, "scan_steps": 2},
             },
         },
     ),

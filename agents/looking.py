@@ -1,0 +1,104 @@
+"""Where to look next: attention over what is in sight, and locations that stay in the scene."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+FILTER_SIZE = 7  # Of cells; the filters move by two.
+QUERY_START = 0.1  # Standard deviation of a filter's first weight in the scores.
+CENTRE_START = -1.0  # First weight of x^2 and y^2 in the scores: where nothing is in sight, look at the scene's middle.
+
+
+class Saliency(nn.Module):
+    """Where in sight something is worth a closer look: attention over the retina's cells of all scales.
+
+    Each cell has a score: a weighted sum of what filters see there, of its place (x, y) in the scene, and of x^2 and y^2. The
+    weights are an offset plus Linear(h_t). The look goes to the mean of the cells' places, weighted by a softmax of the scores.
+    What is learned about one place of the glimpse holds for all others: so few weights need far fewer rewards to learn from.
+
+    Args:
+        glimpse_shape: (k, g, g), or (k, C, g, g), each scale twice as wide as the one before.
+        core_size: units of h_t.
+        scene_size: the side of the scene in pixels, or its height and width: it says how far from the gaze a cell lies.
+        num_filters: filters, the same for all scales.
+
+    Raises:
+        ValueError: `scene_size` is not one or two numbers above 0.
+    """
+
+    def __init__(
+        self, glimpse_shape: tuple[int, ...], core_size: int, scene_size: float | list[float], num_filters: int = 16
+    ) -> None:
+        super().__init__()
+        if np.shape(scene_size) not in ((), (2,)) or not np.min(scene_size) > 0:
+            raise ValueError(f"scene_size must be a side above 0, or height and width, got {scene_size!r}")
+        num_scales, self.side = glimpse_shape[0], glimpse_shape[-1]
+        self.channels = math.prod(glimpse_shape[1:-2])
+        self.filters = nn.Conv2d(self.channels, num_filters, FILTER_SIZE, stride=2, padding=FILTER_SIZE // 2)
+        self.query = nn.Linear(core_size, num_filters + 4)
+        self.prior = nn.Parameter(torch.zeros(num_scales))  # A score for each scale.
+        self.offsets: Tensor
+        self.register_buffer("offsets", _cell_offsets(num_scales, self.side, scene_size), persistent=False)
+        nn.init.kaiming_normal_(self.filters.weight)
+        nn.init.zeros_(self.filters.bias)  # type: ignore[arg-type]
+        nn.init.zeros_(self.query.weight)
+        with torch.no_grad():
+            self.query.bias[:num_filters].normal_(0, QUERY_START)
+            self.query.bias[num_filters:] = torch.tensor([0.0, 0.0, CENTRE_START, CENTRE_START])
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def forward(self, hidden: Tensor, glimpse: Tensor, location: Tensor, gain: float) -> Tensor:
+        """Where to look (..., 2).
+
+        Args:
+            hidden: h_t, (..., H).
+            glimpse: (..., k, g, g), or (..., k, C, g, g), brought to a common size.
+            location: where it was taken, (..., 2).
+            gain: the weights move by this times Linear(h_t).
+        """
+        patches = glimpse.reshape(-1, self.channels, self.side, self.side)  # (N k, C, g, g)
+        seen = self.filters(patches.contiguous(memory_format=torch.channels_last)).relu()  # (N k, F, m, m)
+        seen = seen.permute(0, 2, 3, 1).reshape(*hidden.shape[:-1], -1, seen.shape[1])  # (..., k m m, F)
+        places = location.unsqueeze(-2) + self.offsets  # (..., k m m, 2)
+        keys = torch.cat([seen, places, places.square()], dim=-1)  # (..., k m m, F + 4)
+        query = gain * F.linear(hidden, self.query.weight) + self.query.bias  # (..., F + 4)
+        scores = (keys @ query.unsqueeze(-1)).squeeze(-1)
+        scores = scores + self.prior.repeat_interleave(scores.shape[-1] // len(self.prior))
+        return (scores.softmax(-1).unsqueeze(-1) * places).sum(-2)
+
+
+def _cell_offsets(num_scales: int, side: int, scene_size: float | list[float]) -> Tensor:
+    """How far from the gaze, along x and y, the middles of the filters lie, in units of [-1, 1]: (k m m, 2)."""
+    height, width = np.broadcast_to(scene_size, 2)
+    cells = torch.arange(0, side, 2) + 0.5 - side / 2  # (m,), in cells
+    y, x = torch.meshgrid(cells, cells, indexing="ij")
+    middles = torch.stack([x * (2 / width), y * (2 / height)], dim=-1).flatten(0, 1)  # (m m, 2), of scale 0
+    return (2.0 ** torch.arange(num_scales)[:, None, None] * middles).flatten(0, 1).float()
+
+
+def hold_inside(locations: Tensor) -> Tensor:
+    """Locations (..., 2) clipped to [-1, 1]; beyond, only a gradient that leads back inside passes.
+
+    The environment clips what lies outside: noise around a mean out there changes nothing, and REINFORCE has no signal that could
+    bring it back.
+    """
+    return _HoldInside.apply(locations)
+
+
+class _HoldInside(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, locations: Tensor) -> Tensor:
+        ctx.save_for_backward(locations)
+        return locations.clamp(-1, 1)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        (locations,) = ctx.saved_tensors
+        # Descent moves against the gradient: it leads back where both have the same sign.
+        return grad * ((locations.abs() <= 1) | (grad * locations > 0))
