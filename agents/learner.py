@@ -212,7 +212,7 @@ class EpisodeLearner(OnPolicyAlgorithm):
         labels = self._tensor(np.array(rollout.labels)) if rollout.labels else None
         values = self._values(outputs, labels).detach().cpu().numpy()  # (T, N), b_t
         advantages, returns = advantages_and_returns(
-            self._rewards(rollout, outputs), values, dones, rollout.last_values, self.gamma, self.gae_lambda
+            self._rewards(rollout, outputs, labels), values, dones, rollout.last_values, self.gamma, self.gae_lambda
         )
         if self.normalize_advantage:
             advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
@@ -225,8 +225,8 @@ class EpisodeLearner(OnPolicyAlgorithm):
         """The baseline b_t (T, N), for labels (T, N) where there are such."""
         return outputs.value
 
-    def _rewards(self, rollout: Rollout, outputs: Any) -> NDArray:
-        """What followed each step (T, N)."""
+    def _rewards(self, rollout: Rollout, outputs: Any, labels: Tensor | None) -> NDArray:
+        """What followed each step (T, N), for labels (T, N) where there are such."""
         return np.stack(rollout.rewards)
 
     def _policy_loss(self, batch: Batch, log_probs: Tensor, part: int, weights: Tensor) -> Tensor:

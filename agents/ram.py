@@ -145,6 +145,7 @@ class RAM(EpisodeLearner):
 
     def _setup_model(self) -> None:
         super()._setup_model()
+        self._set_location_std()
         if self.policy.baseline_by_class and self.class_loss != "cross_entropy":
             raise ValueError(f'baseline_by_class needs class_loss="cross_entropy" for its labels, got {self.class_loss!r}')
         if self.location_reward == "gain" and "stop" in self.policy.choices:
@@ -152,10 +153,13 @@ class RAM(EpisodeLearner):
 
     def collect_rollouts(self, env: VecEnv, callback: BaseCallback, rollout_buffer: Any, n_rollout_steps: int | None) -> bool:
         """See `EpisodeLearner`."""
+        self._set_location_std()
+        return super().collect_rollouts(env, callback, rollout_buffer, n_rollout_steps)
+
+    def _set_location_std(self) -> None:
         if self.final_location_std is not None:
             first, share = self.policy.location_std, 1 - self._current_progress_remaining
             self.policy.std_now = first * (self.final_location_std / first) ** share
-        return super().collect_rollouts(env, callback, rollout_buffer, n_rollout_steps)
 
     def _policy_arguments(self) -> dict[str, Any]:
         return {"location_policy": self.location_policy, **self.policy_kwargs}
@@ -169,10 +173,10 @@ class RAM(EpisodeLearner):
         assert labels is not None
         return outputs.class_values.gather(-1, labels.unsqueeze(-1)).squeeze(-1)
 
-    def _rewards(self, rollout: Rollout, outputs: Outputs) -> NDArray:
+    def _rewards(self, rollout: Rollout, outputs: Outputs, labels: Tensor | None) -> NDArray:
         if self.location_reward == "success":
-            return super()._rewards(rollout, outputs)
-        labels = self._tensor(np.array(rollout.labels))
+            return super()._rewards(rollout, outputs, labels)
+        assert labels is not None
         return gains(outputs.logits[0].detach(), labels, self._tensor(np.stack(rollout.dones))).cpu().numpy()
 
     def _losses(self, batch: Batch, outputs: Outputs) -> dict[str, Tensor]:

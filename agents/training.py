@@ -20,7 +20,7 @@ from agents.figures import plot_glimpses, plot_learning_curve
 from agents.film import record
 from agents.loops import LoopAlgorithm
 from agents.pretrained import PRETRAINED, load_pretrained
-from agents.runs import parse_settings, write_result
+from agents.runs import name_processor, parse_settings, write_result
 from agents.trial import RUN_SETTINGS, Run, Trial, make_trial, open_run
 from agents.vec_env import make_vec_env
 
@@ -153,7 +153,7 @@ def describe(run: Run, model: BaseAlgorithm, evaluation: TimedEvalCallback) -> d
         "last_validation_error": round(100 * (1 - float(curve["successes"][-1].mean())), 2),
         "command": trial.command,
         "commit": run.commit,
-        "machine": f"{os.cpu_count()} cores, {torch.get_num_threads()} torch thread(s), {model.device}",
+        "machine": f"{name_processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} torch thread(s), {model.device}",
         "torch": torch.__version__,
         "settings": run.settings,
         "env_kwargs": run.env_kwargs,

@@ -17,8 +17,9 @@ def test_gains_add_up_to_the_log_likelihood_and_train_the_location_alone():
     model.collect_rollouts(model.env, model._init_callback(None), model.rollout_buffer, None)
     rollout = model.rollout_buffer
     outputs = rollout.stacked_outputs()
-    rewards = model._rewards(rollout, outputs)
-    log_probs = outputs.logits[0].log_softmax(-1).gather(-1, torch.as_tensor(rollout.labels).unsqueeze(-1)).squeeze(-1)
+    labels = torch.as_tensor(rollout.labels)
+    rewards = model._rewards(rollout, outputs, labels)
+    log_probs = outputs.logits[0].log_softmax(-1).gather(-1, labels.unsqueeze(-1)).squeeze(-1)
     np.testing.assert_allclose(rewards.sum(axis=0), (log_probs[-1] - log_probs[0]).detach(), rtol=1e-4, atol=1e-6)
     model.policy.zero_grad()
     model._losses(model._batch(rollout, outputs), outputs)["location_loss"].backward()
@@ -68,6 +69,8 @@ def test_the_locations_width_is_annealed(tmp_path):
     model.learn(4 * 16 * T, Note())
     np.testing.assert_allclose(widths[::T], 0.2 * 10 ** -np.array([0, 0.25, 0.5, 0.75]))
     model.save(tmp_path / "model.zip")
-    assert RAM.load(tmp_path / "model.zip", device="cpu").policy.location_std == 0.2
+    loaded = RAM.load(tmp_path / "model.zip", device="cpu").policy
+    assert loaded.location_std == 0.2
+    assert loaded.std_now == pytest.approx(0.02)  # It samples as widely as it did when it was saved.
     with pytest.raises(ValueError, match="final_location_std must be above 0 or None, got 0"):
         make_model(final_location_std=0)

@@ -1,5 +1,7 @@
 import json
+import platform
 import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -118,3 +120,16 @@ def test_commit(tmp_path):
     assert len(commit) == 40
     (tmp_path / "file").write_text("two")
     assert runs.current_commit(tmp_path) == f"{commit}-dirty"
+
+
+def test_the_processor_has_a_name(monkeypatch):
+    assert runs.name_processor().strip()
+    monkeypatch.setattr(Path, "read_text", lambda self, encoding: "processor : 0\nmodel name\t: Babbage 1837 @ 1 Hz\n")
+    assert runs.name_processor() == "Babbage 1837 @ 1 Hz"
+
+    def fail(self, encoding):
+        raise FileNotFoundError(self)
+
+    monkeypatch.setattr(Path, "read_text", fail)
+    monkeypatch.setattr(platform, "processor", lambda: "")
+    assert runs.name_processor() == platform.machine()
