@@ -68,7 +68,7 @@ class Saliency(nn.Module):
         places = location.unsqueeze(-2) + self.offsets  # (..., k m m, 2)
         keys = torch.cat([seen, places, places.square()], dim=-1)  # (..., k m m, F + 4)
         query = gain * F.linear(hidden, self.query.weight) + self.query.bias  # (..., F + 4)
-        scores = (keys * query.unsqueeze(-2)).sum(-1)  # Of so few numbers each that a batch of matrix products takes twice as long.
+        scores = (keys * query.unsqueeze(-2)).sum(-1)  # Twice as fast as a batch of such small products.
         scores = scores + self.prior.repeat_interleave(scores.shape[-1] // len(self.prior))
         return (scores.softmax(-1).unsqueeze(-1) * places).sum(-2)
 
