@@ -64,6 +64,7 @@ def train(run: Run, report: Callable[[int, float], None] | None = None) -> dict[
         print(f"Going on after {model.num_timesteps} steps")
     else:
         model = make_model(run, env)
+    check_scene_size(model, env)
     if not isinstance(model, LoopAlgorithm):
         callbacks.append(ResumeCallback(checkpoint, evaluation))
     n_timesteps = run.settings["n_timesteps"]
@@ -123,6 +124,16 @@ def make_model(run: Run, env: VecMonitor) -> BaseAlgorithm:
         device=trial.device,
         tensorboard_log=trial.tensorboard_log,
     )
+
+
+def check_scene_size(model: BaseAlgorithm, env: VecMonitor) -> None:
+    """Raises a ValueError where the model takes the scene to be of another size than it is."""
+    given = getattr(model.policy, "scene_size", None)
+    if given is None:
+        return
+    size = task_of(env).gaze.retina.image_shape[-2:]
+    if tuple(np.broadcast_to(given, 2)) != size:
+        raise ValueError(f"policy_kwargs.scene_size must be that of the environment's scenes, {list(size)}, got {given!r}")
 
 
 def load_agent(trial: Trial, env: VecMonitor) -> BaseAlgorithm:

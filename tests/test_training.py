@@ -288,6 +288,13 @@ def registry(monkeypatch):
     monkeypatch.setattr(algorithms, "_ALGORITHMS", dict(algorithms._ALGORITHMS))
 
 
+def test_the_scene_has_the_size_that_the_model_takes_it_to_have(tmp_path):
+    params = {"policy_kwargs.location_input": "saliency", "policy_kwargs.scene_size": 60}
+    config = {**DIGITS, "folder": str(tmp_path), "params": params, "figures": False}
+    with pytest.raises(ValueError, match=r"scene_size must be that of the environment's scenes, \[28, 28\], got 60"):
+        run_trial(config)
+
+
 def test_algorithms_of_ones_own(tmp_path, registry):
     @register_algorithm("always", action_format="multidiscrete")
     def always(env, seed, move=0):
