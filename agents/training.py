@@ -128,7 +128,7 @@ def make_model(run: Run, env: VecMonitor) -> BaseAlgorithm:
 
 def check_scene_size(model: BaseAlgorithm, env: VecMonitor) -> None:
     """Raises a ValueError where the model takes the scene to be of another size than it is."""
-    given = getattr(model.policy, "scene_size", None)
+    given = getattr(getattr(model, "policy", None), "scene_size", None)  # Algorithms of one's own may have none.
     if given is None:
         return
     size = task_of(env).gaze.retina.image_shape[-2:]
