@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from agents.glimpse_networks import as_patches
+
 FILTER_SIZE = 7  # Of cells; the filters move by two.
 QUERY_START = 0.1  # Standard deviation of a filter's first weight in the scores.
 CENTRE_START = -1.0  # First weight of x^2 and y^2 in the scores: where nothing is in sight, look at the scene's middle.
@@ -38,13 +40,13 @@ class Saliency(nn.Module):
         super().__init__()
         if np.shape(scene_size) not in ((), (2,)) or not np.min(scene_size) > 0:
             raise ValueError(f"scene_size must be a side above 0, or height and width, got {scene_size!r}")
-        num_scales, self.side = glimpse_shape[0], glimpse_shape[-1]
+        num_scales = glimpse_shape[0]
         self.channels = math.prod(glimpse_shape[1:-2])
         self.filters = nn.Conv2d(self.channels, num_filters, FILTER_SIZE, stride=2, padding=FILTER_SIZE // 2)
         self.query = nn.Linear(core_size, num_filters + 4)
         self.prior = nn.Parameter(torch.zeros(num_scales))  # A score for each scale.
         self.offsets: Tensor
-        self.register_buffer("offsets", _cell_offsets(num_scales, self.side, scene_size), persistent=False)
+        self.register_buffer("offsets", _cell_offsets(num_scales, glimpse_shape[-1], scene_size), persistent=False)
         nn.init.kaiming_normal_(self.filters.weight)
         nn.init.zeros_(self.filters.bias)  # type: ignore[arg-type]
         nn.init.zeros_(self.query.weight)
@@ -62,8 +64,7 @@ class Saliency(nn.Module):
             location: where it was taken, (..., 2).
             gain: the weights move by this times Linear(h_t).
         """
-        patches = glimpse.reshape(-1, self.channels, self.side, self.side)  # (N k, C, g, g)
-        seen = self.filters(patches.contiguous(memory_format=torch.channels_last)).relu()  # (N k, F, m, m)
+        seen = self.filters(as_patches(glimpse, self.channels)).relu()  # (N k, F, m, m)
         seen = seen.permute(0, 2, 3, 1).reshape(*hidden.shape[:-1], -1, seen.shape[1])  # (..., k m m, F)
         places = location.unsqueeze(-2) + self.offsets  # (..., k m m, 2)
         keys = torch.cat([seen, places, places.square()], dim=-1)  # (..., k m m, F + 4)

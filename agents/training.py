@@ -64,7 +64,6 @@ def train(run: Run, report: Callable[[int, float], None] | None = None) -> dict[
         print(f"Going on after {model.num_timesteps} steps")
     else:
         model = make_model(run, env)
-    check_scene_size(model, env)
     if not isinstance(model, LoopAlgorithm):
         callbacks.append(ResumeCallback(checkpoint, evaluation))
     n_timesteps = run.settings["n_timesteps"]
@@ -117,13 +116,15 @@ def make_model(run: Run, env: VecMonitor) -> BaseAlgorithm:
         model.num_timesteps = 0
         return model
     settings = {name: value for name, value in run.settings.items() if name not in RUN_SETTINGS}
-    return trial.algorithm.make(
+    model = trial.algorithm.make(
         env,
         parse_settings(settings, env.action_space),
         seed=trial.seed,
         device=trial.device,
         tensorboard_log=trial.tensorboard_log,
     )
+    check_scene_size(model, env)
+    return model
 
 
 def check_scene_size(model: BaseAlgorithm, env: VecMonitor) -> None:
@@ -139,8 +140,11 @@ def check_scene_size(model: BaseAlgorithm, env: VecMonitor) -> None:
 def load_agent(trial: Trial, env: VecMonitor) -> BaseAlgorithm:
     """The trained agent that the trial names."""
     if trial.trained_agent == PRETRAINED:
-        return load_pretrained(trial.env, env, trial.device)
-    return trial.algorithm.load(trial.trained_agent, env=env, device=trial.device)
+        model: BaseAlgorithm = load_pretrained(trial.env, env, trial.device)
+    else:
+        model = trial.algorithm.load(trial.trained_agent, env=env, device=trial.device)
+    check_scene_size(model, env)
+    return model
 
 
 def describe(run: Run, model: BaseAlgorithm, evaluation: TimedEvalCallback) -> dict[str, Any]:

@@ -8,8 +8,9 @@ torch = pytest.importorskip("torch")
 import yaml
 from stable_baselines3 import PPO
 
-from agents import algorithms, evaluation, get_algorithm, register_algorithm, training
+from agents import algorithms, evaluation, get_algorithm, make_vec_env, register_algorithm, training
 from agents.training import run_trial
+from agents.trial import Trial
 from ram_envs import load_images
 
 NET = {"policy_kwargs": {"net_arch": [8]}}
@@ -293,6 +294,13 @@ def test_the_scene_has_the_size_that_the_model_takes_it_to_have(tmp_path):
     config = {**DIGITS, "folder": str(tmp_path), "params": params, "figures": False}
     with pytest.raises(ValueError, match=r"scene_size must be that of the environment's scenes, \[28, 28\], got 60"):
         run_trial(config)
+
+
+def test_a_loaded_agent_is_told_of_scenes_of_another_size(tmp_path):
+    env = make_vec_env("GlimpseClutteredMNIST-v0", 2, dataset="mnist-5k", canvas_size=80)
+    trial = Trial("GlimpseClutteredMNIST-v0", str(tmp_path), trained_agent="pretrained")
+    with pytest.raises(ValueError, match=r"scene_size must be that of the environment's scenes, \[80, 80\], got 60"):
+        training.load_agent(trial, env)
 
 
 def test_algorithms_of_ones_own(tmp_path, registry):
