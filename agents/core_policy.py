@@ -15,6 +15,7 @@ from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor, nn
 
 from agents.networks import State
+from agents.optimizers import MuonBeside
 
 Observations = Any  # A tensor (N, ...), or a dict of such.
 
@@ -81,12 +82,16 @@ class CorePolicy(BasePolicy):
         """The actions (N, ...) as the environment takes them."""
         raise NotImplementedError
 
-    def _make_optimizer(self, lr_schedule: Schedule) -> None:
+    def _make_optimizer(self, lr_schedule: Schedule, matrices: tuple[nn.Parameter, ...] = (), muon_gain: float = 0.0) -> None:
+        """With a `muon_gain` Muon moves the matrices, see `optimizers.MuonBeside`."""
+        apart = {id(matrix) for matrix in matrices} if muon_gain else set()
         self.optimizer = self.optimizer_class(
-            self.parameters(),
+            [parameter for parameter in self.parameters() if id(parameter) not in apart],
             lr=lr_schedule(1),  # type: ignore[call-arg]
             **self.optimizer_kwargs,
         )
+        if muon_gain:
+            self.optimizer = MuonBeside(self.optimizer, matrices, muon_gain)
 
     def forward(self, obs: Observations, state: State) -> Any:
         """One step: observations (N, ...), state of (N, H) tensors."""

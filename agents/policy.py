@@ -74,6 +74,8 @@ class RAMPolicy(CorePolicy):
         baseline_by_class: the baseline has an output for each class, and while learning that of the true class counts. The class
             is drawn before anything is looked at, so that the gradient is as unbiased as before, and varies less.
         glimpse_mean, glimpse_std: glimpses enter the network as (glimpse - mean) / std; a number each, or one for each scale.
+        muon_gain: above 0, Muon moves the matrices of the glimpse network and the core, in steps this times as long as Adam's.
+            Their gradients are the class's, far less noisy than those of REINFORCE. See `optimizers.MuonBeside`.
         optimizer_class: a torch optimizer.
         optimizer_kwargs: its arguments but the learning rate; by default the fused variant where there is one.
 
@@ -103,6 +105,7 @@ class RAMPolicy(CorePolicy):
         baseline_by_class: bool = False,
         glimpse_mean: float | list[float] = 0.0,
         glimpse_std: float | list[float] = 1.0,
+        muon_gain: float = 0.0,
         optimizer_class: type[torch.optim.Optimizer] = torch.optim.Adam,
         optimizer_kwargs: dict[str, Any] | None = None,
     ) -> None:
@@ -127,9 +130,9 @@ class RAMPolicy(CorePolicy):
         for name, value in (("location_std", location_std), ("location_gain", location_gain)):
             if not value > 0:
                 raise ValueError(f"{name} must be above 0, got {value!r}")
-        for name, count in (("scan_steps", scan_steps), ("location_hidden", location_hidden)):
-            if count < 0:
-                raise ValueError(f"{name} must be at least 0, got {count!r}")
+        for name, value in (("scan_steps", scan_steps), ("location_hidden", location_hidden), ("muon_gain", muon_gain)):
+            if not value >= 0:
+                raise ValueError(f"{name} must be at least 0, got {value!r}")
         if use_sde:
             raise ValueError("use_sde is not supported: the location's width is fixed (location_std)")
         self.core_name, self.network_name, self.location_policy = core, glimpse_network, location_policy
@@ -141,6 +144,7 @@ class RAMPolicy(CorePolicy):
         self.location_gradient, self.baseline_gradient = location_gradient, baseline_gradient
         self.baseline_by_class = baseline_by_class
         self.glimpse_mean, self.glimpse_std = glimpse_mean, glimpse_std
+        self.muon_gain = muon_gain
         self.choices = choices
         self._scores = [2 * np.eye(size, dtype=np.float32) - 1 for size in choices.values()]  # What is sent for each choice.
         first, *others = choices.values()
@@ -158,7 +162,8 @@ class RAMPolicy(CorePolicy):
         if others:
             self.look_head = nn.Linear(core_size, sum(others))
         self.baseline_head = nn.Linear(core_size, first if baseline_by_class else 1)
-        self._make_optimizer(lr_schedule)
+        seeing = [*self.glimpse_network.parameters(), *self.core.parameters()]
+        self._make_optimizer(lr_schedule, tuple(part for part in seeing if part.ndim == 2), muon_gain)
 
     def encode(self, obs: dict[str, Tensor]) -> Tensor:
         """g_t (N, H) for obs["glimpse"] (N, k, g, g), obs["location"] (N, 2) and perhaps obs["zoom"] (N, Z)."""
@@ -254,6 +259,7 @@ class RAMPolicy(CorePolicy):
             "baseline_by_class": self.baseline_by_class,
             "glimpse_mean": self.glimpse_mean,
             "glimpse_std": self.glimpse_std,
+            "muon_gain": self.muon_gain,
             "optimizer_class": self.optimizer_class,
             "optimizer_kwargs": self.optimizer_kwargs,
         }

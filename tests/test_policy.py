@@ -6,6 +6,7 @@ torch = pytest.importorskip("torch")
 from gymnasium import spaces
 
 from agents.networks import CORES
+from agents.optimizers import MuonBeside
 from agents.policy import RAMPolicy
 from agents.vec_env import ScoresBox
 
@@ -307,6 +308,15 @@ def test_any_optimizer(optimizer):
     assert policy.optimizer.param_groups[0]["lr"] == 1e-3
 
 
+def test_muon_moves_the_matrices_of_glimpse_network_and_core_alone():
+    policy = make_policy(muon_gain=2.0, core="lstm")
+    assert isinstance(policy.optimizer, MuonBeside)
+    seeing = {name for name, part in policy.named_parameters() if name.startswith(("glimpse", "core")) and part.ndim == 2}
+    rest = {id(part) for part in policy.optimizer.param_groups[0]["params"]}
+    assert {name for name, part in policy.named_parameters() if id(part) not in rest} == seeing
+    assert len(seeing) == 5  # What, where, both; weight_ih and weight_hh.
+
+
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
@@ -323,6 +333,7 @@ def test_any_optimizer(optimizer):
         ({"location_input": "sight"}, r"location_input must be one of \('state', 'glimpse', 'saliency'\), got 'sight'"),
         ({"use_sde": True}, "use_sde"),
         ({"scan_steps": -1}, "scan_steps must be at least 0"),
+        ({"muon_gain": -1}, "muon_gain must be at least 0"),
     ],
 )
 def test_bad_arguments_are_named(kwargs, message):

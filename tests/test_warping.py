@@ -28,27 +28,39 @@ def test_nodes_moved_together_shift_the_image():
     assert not bent[:, -1].any() and not bent[:, :, -2:].any()
 
 
-def test_half_a_pixel_is_the_mean_of_two():
-    bent = warp(IMAGES, np.array([0]), moves(0.5, 0, 1.0), 1.0)[0].astype(int)
-    sums = IMAGES[0, :, :, :-1].astype(int) + IMAGES[0, :, :, 1:]
-    np.testing.assert_array_equal(bent[:, :, :-1], (sums + 1) // 2)
+def test_half_a_pixel_is_cubic():
+    # Halfway between two pixels the four around weigh -1/16, 9/16, 9/16, -1/16: a sharp edge stays sharp where a mean would not.
+    row = np.array([0, 0, 16, 160, 160, 160, 0, 0], np.uint8)
+    image = np.tile(row, (8, 1))[None, None]
+    bent = warp(image, np.array([0]), moves(0.5, 0, 1.0), 1.0)[0, 0]
+    # 16 times as much: 9 * 16 - 160 < 0, 9 * 176 - 160 = 1424, 9 * 320 - 176 = 2704, 9 * 320 - 160 = 2720, 9 * 160 - 160 = 1280.
+    np.testing.assert_array_equal(bent, np.tile([0, 0, 89, 169, 170, 80, 0, 0], (8, 1)))
+
+
+def test_no_pixel_is_brighter_than_white():
+    for white in (np.uint8(255), np.float32(1)):
+        image = np.zeros((1, 1, 8, 8), white.dtype)
+        image[..., 2:6] = white
+        bent = warp(image, np.array([0]), moves(0.5, 0, 1.0), 1.0)
+        assert bent.max() == white and bent.min() == 0
 
 
 def test_a_node_moves_its_neighbourhood_alone():
     # 5x5 pixels, nodes at 0, 2 and 4: the middle one moves the inner 3x3 pixels, by halves around it.
-    image = np.arange(25, dtype=np.float32).reshape(1, 1, 5, 5)
+    image = np.arange(25, dtype=np.float32).reshape(1, 1, 5, 5) / 25
     draws = np.full((1, 2, NODES, NODES), STILL)
     draws[0, 0, 1, 1] = 1.0  # By a whole pixel to the right.
     bent = warp(image, np.array([0]), draws.reshape(1, DRAWS), 1.0)[0, 0]
-    np.testing.assert_allclose(
-        bent - image[0, 0], [[0] * 5, [0, 0.25, 0.5, 0.25, 0], [0, 0.5, 1, 0.5, 0], [0, 0.25, 0.5, 0.25, 0], [0] * 5]
-    )
+    # A cubic through equal steps is the straight line between them, where all four pixels lie in the image.
+    moved = 25 * (bent - image[0, 0])
+    np.testing.assert_allclose(moved[1:4, 1:3], [[0.25, 0.5], [0.5, 1], [0.25, 0.5]], atol=1e-5)
+    assert not moved[[0, 4]].any() and not moved[:, [0, 4]].any()
 
 
 def test_the_reach_is_the_farthest():
-    column = np.broadcast_to(np.arange(30, dtype=np.float32), (1, 1, 30, 30)).copy()
+    column = np.broadcast_to(np.arange(30, dtype=np.float32), (1, 1, 30, 30)) / 30
     rng = np.random.default_rng(1)
     bent = warp(column, np.zeros(200, int), rng.random((200, DRAWS)), 3.0)
-    moved = (bent - column)[..., 4:-4, 4:-4]
-    assert 2 < np.abs(moved).max() <= 3 + 1e-5
+    moved = 30 * (bent - column)[..., 4:-4, 4:-4]
+    assert 2 < np.abs(moved).max() <= 3 + 1e-4
     assert abs(moved.mean()) < 0.2
