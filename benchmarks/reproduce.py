@@ -62,7 +62,8 @@ def publish_folders(folders: Iterable[Path], results: Path) -> None:
             recipe = recipe_of(result)
         except ValueError as error:
             raise ValueError(f"{folder} belongs to no row: {error}") from error
-        if changed := difference(result["settings"], read_settings(Trial(recipe.env_id, "", recipe.algo, recipe.preset))):
+        trial = Trial(recipe.env_id, "", recipe.algo, recipe.preset, n_timesteps=recipe.n_timesteps)
+        if changed := difference(result["settings"], read_settings(trial)):
             raise ValueError(f"{folder} holds a run with {changed} now: its row is run with those")
         found[folder] = results / recipe.run_name(result["seed"])
     for folder, to in found.items():

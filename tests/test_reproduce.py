@@ -83,6 +83,7 @@ def test_the_command_of_a_row(settings):
     folder = str(Path("logs/tables/GlimpseMNIST-v0/ram_best_seed0"))
     assert list(first.arguments) == [*f"--env {MNIST} --preset best --seed 0 --device cpu --folder".split(), folder]
     assert fewer.arguments[:6] == ("--env", MNIST, "--preset", "best", "--env-kwargs", "num_glimpses:2")
+    assert fewer.arguments[6:8] == ("-n", str(read_settings(first.trial())["n_timesteps"] * 2 // 7))
     assert fewer.trial().env_kwargs == {"num_glimpses": 2}
 
 
@@ -107,7 +108,7 @@ def finished_run(folder, **changes):
     curve = {"timesteps": [1], "train_seconds": [1.0], "cpu_seconds": [1.0], "successes": one, "results": one, "ep_lengths": one}
     np.savez(folder / "evaluations.npz", **curve)
     result = {"env": MNIST, "algo": "ram", "preset": "paper", "seed": 3, "env_kwargs": {"num_glimpses": 4}}
-    result |= {"settings": {"n_timesteps": 1000, "n_envs": 128, "matmul_precision": "highest"}, **changes}
+    result |= {"settings": {"n_timesteps": 571, "n_envs": 128, "matmul_precision": "highest"}, **changes}
     (folder / "result.json").write_text(json.dumps(result))
 
 
@@ -128,7 +129,7 @@ def test_nothing_is_published_where_something_does_not_belong(settings, capsys):
     finished_run(Path("logs/c"), settings={"n_timesteps": 500, "n_envs": 128, "matmul_precision": "highest"})
     for folder, message in (
         ("logs/b", "logs/b belongs to no row: algo in"),
-        ("logs/c", "logs/c holds a run with n_timesteps=500, its settings have 1000 now: its row is run with those"),
+        ("logs/c", "logs/c holds a run with n_timesteps=500, its settings have 571 now: its row is run with those"),
         ("logs/d", "logs/d holds no result.json"),
     ):
         with pytest.raises(SystemExit):
