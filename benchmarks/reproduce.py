@@ -62,7 +62,7 @@ def publish_folders(folders: Iterable[Path], results: Path) -> None:
             recipe = recipe_of(result)
         except ValueError as error:
             raise ValueError(f"{folder} belongs to no row: {error}") from error
-        trial = Trial(recipe.env_id, "", recipe.algo, recipe.preset, n_timesteps=recipe.n_timesteps)
+        trial = Trial(recipe.env_id, "", recipe.algo, recipe.preset, n_timesteps=n_timesteps(recipe))
         if changed := difference(result["settings"], read_settings(trial)):
             raise ValueError(f"{folder} holds a run with {changed} now: its row is run with those")
         found[folder] = results / recipe.run_name(result["seed"])
@@ -100,11 +100,18 @@ def make_cell(recipe: Recipe, seed: int, options: argparse.Namespace) -> Cell:
     name = recipe.run_name(seed)
     folder = options.out / name
     device = ["--device", options.device] if options.device else []
-    cell = Cell(name, recipe.algo, folder, (*recipe.arguments, "--seed", str(seed), *device, "--folder", str(folder)))
+    steps = ["-n", str(n_timesteps(recipe))] if recipe.glimpses else []
+    cell = Cell(name, recipe.algo, folder, (*recipe.arguments, *steps, "--seed", str(seed), *device, "--folder", str(folder)))
     trial = cell.trial()
     env_kwargs = {**read_settings(trial).get("env_kwargs", {}), **trial.env_kwargs}
     recipe_of({"env": trial.env, "algo": trial.algo, "preset": trial.preset, "env_kwargs": env_kwargs})
     return cell
+
+
+def n_timesteps(recipe: Recipe) -> int:
+    """As many as the settings have; with fewer glimpses, those in which as many images are seen."""
+    steps = read_settings(Trial(recipe.env_id, "", recipe.algo, recipe.preset))["n_timesteps"]
+    return steps * recipe.glimpses // TASKS[recipe.env_id].glimpses if recipe.glimpses else steps
 
 
 def parse(arguments: list[str] | None) -> tuple[argparse.Namespace, argparse.ArgumentParser]:

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from agents.trial import Trial, read_settings
 from benchmarks.results import folder_of
 from ram_envs import ENVIRONMENTS
 
@@ -121,16 +120,7 @@ class Recipe:
         algo = [] if self.algo == "ram" else ["--algo", self.algo]
         preset = ["--preset", self.preset] if self.preset else []
         env_kwargs = ["--env-kwargs", f"num_glimpses:{self.glimpses}"] if self.glimpses else []
-        n_timesteps = ["-n", str(self.n_timesteps)] if self.n_timesteps else []
-        return [*algo, "--env", self.env_id, *preset, *env_kwargs, *n_timesteps]
-
-    @property
-    def n_timesteps(self) -> int | None:
-        """With fewer glimpses, the steps in which as many images are seen as with all; None: as many as the settings have."""
-        if self.glimpses is None:
-            return None
-        settings = read_settings(Trial(self.env_id, "", self.algo, self.preset))
-        return settings["n_timesteps"] * self.glimpses // TASKS[self.env_id].glimpses
+        return [*algo, "--env", self.env_id, *preset, *env_kwargs]
 
     def run_name(self, seed: int) -> str:
         """Where a run lies below the folder of results, such as "GlimpseMNIST-v0/ram_best_seed0"."""

@@ -1,7 +1,9 @@
 import copy
 
 import pytest
-import torch
+
+torch = pytest.importorskip("torch")
+
 from stable_baselines3.common.utils import update_learning_rate
 from torch import nn
 
