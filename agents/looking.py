@@ -66,12 +66,14 @@ class Saliency(nn.Module):
         """
         seen = self.filters(as_patches(glimpse, self.channels)).relu()  # (N k, F, m, m)
         seen = seen.permute(0, 2, 3, 1).reshape(*hidden.shape[:-1], -1, seen.shape[1])  # (..., k m m, F)
-        places = location.unsqueeze(-2) + self.offsets  # (..., k m m, 2)
-        keys = torch.cat([seen, places, places.square()], dim=-1)  # (..., k m m, F + 4)
         query = gain * F.linear(hidden, self.query.weight) + self.query.bias  # (..., F + 4)
-        scores = (keys * query.unsqueeze(-2)).sum(-1)  # Twice as fast as a batch of such small products.
+        filters, linear, square = query.split([seen.shape[-1], 2, 2], dim=-1)
+        scores = (seen * filters.unsqueeze(-2)).sum(-1)  # Twice as fast as a batch of such small products.
+        # a (l + d) + b (l + d)^2 of the place l + d is (a + 2 b l) d + b d^2, but for what all cells of a glimpse share.
+        slopes = torch.cat([linear + 2 * square * location, square], dim=-1)  # (..., 4)
+        scores = scores + slopes @ torch.cat([self.offsets, self.offsets.square()], dim=-1).T  # (..., k m m)
         scores = scores + self.prior.repeat_interleave(scores.shape[-1] // len(self.prior))
-        return (scores.softmax(-1).unsqueeze(-1) * places).sum(-2)
+        return location + scores.softmax(-1) @ self.offsets
 
 
 def _cell_offsets(num_scales: int, side: int, scene_size: float | list[float]) -> Tensor:
