@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.optim import Muon, Optimizer
 
@@ -37,11 +38,16 @@ class MuonBeside(Optimizer):
         self._muon.zero_grad(set_to_none)
 
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """One step of both."""
+        """One step of both, with the gradients that are there, or that the closure makes."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
         for group in self._muon.param_groups:
             group["lr"] = self._gain * self.param_groups[0]["lr"]
         self._muon.step()
-        return self._rest.step(closure)
+        self._rest.step()
+        return loss
 
     def state_dict(self) -> dict[str, Any]:
         """The state of both."""

@@ -58,6 +58,22 @@ def test_goes_on_from_its_state():
         assert torch.equal(one, two)
 
 
+def test_a_closure_makes_the_gradients_of_both():
+    (layer, optimizer), (other, plain) = make(), make()
+
+    def closure():
+        optimizer.zero_grad()
+        loss = layer(INPUTS).sin().sum()
+        loss.backward()
+        return loss
+
+    loss = optimizer.step(closure)
+    step(other, plain)
+    assert loss == make()[0](INPUTS).sin().sum()
+    for one, two in zip(layer.parameters(), other.parameters(), strict=True):
+        assert torch.equal(one, two)
+
+
 def test_zero_grad_forgets_all():
     layer, optimizer = make()
     step(layer, optimizer)

@@ -67,13 +67,6 @@ def test_where_the_gradients_flow(core):
     assert gradients(output.location_mean.sum(), policy) == {"location_head"}
 
 
-def test_location_gradient_full_reaches_core_and_glimpse_network():
-    policy = make_policy(location_gradient="full")
-    output = policy(tensors(observe(4)), policy.initial_state(4))
-    assert gradients(output.location_mean.sum(), policy) == {"location_head", "core", "glimpse_network"}
-    assert gradients(output.value.sum(), policy) == {"baseline_head"}
-
-
 def test_the_last_loss_reaches_the_first_glimpse():
     policy = make_policy()
     first = tensors(observe(2))
@@ -117,67 +110,12 @@ def test_an_episode_start_forgets_its_own_state_alone():
     assert (goes_on[1] != fresh[1]).any()
 
 
-def test_a_hidden_layer_of_the_location_network():
-    policy = make_policy(location_hidden=7, location_gain=0.5)
-    output = policy(tensors(observe(3)), policy.initial_state(3))
-    first, _, second = policy.location_head
-    torch.testing.assert_close(output.location_mean, 0.5 * second(first(output.state[0]).relu()))
-    assert first.out_features == second.in_features == 7
-    assert gradients(output.location_mean.sum(), policy) == {"location_head"}
-
-
-@pytest.mark.parametrize("hidden", [0, 7])
-def test_a_location_network_that_sees_the_glimpse(hidden):
-    policy = make_policy(location_input="glimpse", location_hidden=hidden, location_gain=1.0, glimpse_mean=0.5, glimpse_std=2.0)
-    obs = tensors(observe(3))
-    output = policy(obs, policy.initial_state(3))
-    seen = torch.cat([output.state[0], (obs["glimpse"].flatten(1) - 0.5) / 2, obs["location"]], dim=1)
-    assert seen.shape == (3, 256 + 48 + 2)
-    torch.testing.assert_close(output.location_mean, policy.location_head(seen))
-    assert gradients(output.location_mean.sum(), policy) == {"location_head"}
-    many = {name: values.unsqueeze(0) for name, values in obs.items()}
-    unrolled = policy.unroll(many, policy.initial_state(3), np.ones((1, 3), bool))
-    torch.testing.assert_close(unrolled.location_mean[0], output.location_mean)
-
-
-def test_a_location_network_that_looks_for_what_is_worth_it():
-    policy = make_policy(location_input="saliency", scene_size=16, location_gain=0.5, scan_steps=2)
-    obs = tensors(observe(3))
-    output = policy(obs, policy.initial_state(3))
-    hidden = output.state[0]
-    salient = policy.saliency(hidden, obs["glimpse"], obs["location"], 0.5)
-    seen = torch.cat([hidden, obs["glimpse"].flatten(1), obs["location"]], dim=1)
-    expected = salient + 0.5 * policy.location_head(seen) + 2.5 * policy.scan[0]
-    torch.testing.assert_close(output.location_mean, expected.clamp(-1, 1))
-    assert gradients(output.location_mean.sum(), policy) == {"location_head", "saliency"}
-
-
-def test_location_means_stay_in_the_scene():
-    policy = make_policy(location_gain=1.0)
-    with torch.no_grad():
-        policy.location_head.bias.copy_(torch.tensor([3.0, -3.0]))
-    mean = policy(tensors(observe(3)), policy.initial_state(3)).location_mean
-    torch.testing.assert_close(mean, torch.tensor([[1.0, -1.0]] * 3))
-
-
 def test_who_acts_takes_the_class_for_what_it_believes():
     policy = make_policy(baseline_by_class=True)
     output = policy(tensors(observe(4)), policy.initial_state(4))
     assert output.class_values.shape == (4, 5)
     torch.testing.assert_close(output.value, (output.logits[0].softmax(-1) * output.class_values).sum(-1))
     assert gradients(output.value.sum(), policy) == {"baseline_head"}
-
-
-def test_a_learned_path_is_added_step_by_step():
-    plain, scanning = make_policy(), make_policy(scan_steps=2)
-    scanning.load_state_dict({**scanning.state_dict(), **plain.state_dict()}, strict=False)
-    path = 2.5 * scanning.scan.detach()
-    states = [plain.initial_state(3), scanning.initial_state(3)]
-    for expected in (path[0], path[1], path[1]):  # The last offset stays.
-        obs = tensors(observe(3))
-        one, other = plain(obs, states[0]), scanning(obs, states[1])
-        torch.testing.assert_close(other.location_mean - one.location_mean, expected.expand(3, 2))
-        states = [one.state, other.state]
 
 
 def test_one_observation_without_a_batch_axis():
@@ -199,17 +137,6 @@ def test_samples_differ_and_greedy_does_not():
     assert (first != second).any(axis=1).mean() > 0.9
     assert len(np.unique(first[:, 2:].argmax(1))) == 5
     np.testing.assert_array_equal(*(policy.predict(obs, deterministic=True)[0] for _ in range(2)))
-
-
-def test_random_glimpses():
-    policy, obs = make_policy(location_policy="random"), observe(3000)
-    for deterministic in (False, True):
-        actions, _ = policy.predict(obs, deterministic=deterministic)
-        assert np.abs(actions[:, :2].mean(axis=0)).max() < 0.05
-        assert actions[:, :2].std(axis=0).tolist() == pytest.approx([3**-0.5] * 2, abs=0.03)  # Uniform over the scene.
-    assert len(np.unique(actions[:, 2:].argmax(1))) > 1
-    logits = policy(tensors(obs), policy.initial_state(3000)).logits[0]
-    assert (actions[:, 2:].argmax(1) == logits.argmax(1).numpy()).all()  # The class is greedy all the same.
 
 
 def test_a_glimpse_network_of_ones_own():
