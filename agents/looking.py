@@ -45,8 +45,11 @@ class Saliency(nn.Module):
         self.filters = nn.Conv2d(self.channels, num_filters, FILTER_SIZE, stride=2, padding=FILTER_SIZE // 2)
         self.query = nn.Linear(core_size, num_filters + 4)
         self.prior = nn.Parameter(torch.zeros(num_scales))  # A score for each scale.
-        self.offsets: Tensor
-        self.register_buffer("offsets", _cell_offsets(num_scales, glimpse_shape[-1], scene_size), persistent=False)
+        self.offsets: Tensor  # (k m m, 2)
+        self.powers: Tensor  # (4, k m m), of the offsets: the first and the second
+        offsets = _cell_offsets(num_scales, glimpse_shape[-1], scene_size)
+        self.register_buffer("offsets", offsets, persistent=False)
+        self.register_buffer("powers", torch.cat([offsets, offsets.square()], dim=-1).T, persistent=False)
         nn.init.kaiming_normal_(self.filters.weight)
         nn.init.zeros_(self.filters.bias)  # type: ignore[arg-type]
         nn.init.zeros_(self.query.weight)
@@ -71,7 +74,7 @@ class Saliency(nn.Module):
         scores = (seen * filters.unsqueeze(-2)).sum(-1)  # Twice as fast as a batch of such small products.
         # a (l + d) + b (l + d)^2 of the place l + d is (a + 2 b l) d + b d^2, but for what all cells of a glimpse share.
         slopes = torch.cat([linear + 2 * square * location, square], dim=-1)  # (..., 4)
-        scores = scores + slopes @ torch.cat([self.offsets, self.offsets.square()], dim=-1).T  # (..., k m m)
+        scores = scores + slopes @ self.powers  # (..., k m m)
         scores = scores + self.prior.repeat_interleave(scores.shape[-1] // len(self.prior))
         return location + scores.softmax(-1) @ self.offsets
 

@@ -13,6 +13,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 NODES = 3  # To a side.
+EDGE = 4  # Nothing lies around an image for so many pixels: enough for the 4x4 around any place.
 DRAWS = 2 * NODES * NODES  # For an image: x and y of each node.
 
 
@@ -35,9 +36,11 @@ def warp(images: NDArray, index: NDArray[np.int64], draws: NDArray[np.floating],
 def _warp(images, index, moves, bent, rounding):
     """Fill bent (m, C, H, W); moves (m, 2, n, n) are the nodes' in pixels, x first."""
     _, num_channels, height, width = images.shape
+    around = np.zeros((num_channels, height + 2 * EDGE, width + 2 * EDGE), np.float32)
     cells = moves.shape[-1] - 1
     highest = np.float32(255 if rounding > 0 else 1)
     for i in range(len(index)):
+        around[:, EDGE:-EDGE, EDGE:-EDGE] = images[index[i]]
         for row in range(height):
             v = np.float32(row * cells) / np.float32(max(height - 1, 1))
             r = min(int(v), cells - 1)
@@ -50,8 +53,9 @@ def _warp(images, index, moves, bent, rounding):
                 y = np.float32(row) + _between(moves[i, 1], r, c, v, u)
                 left, top = int(np.floor(x)), int(np.floor(y))
                 across, down = _cubic(x - np.float32(left)), _cubic(y - np.float32(top))
+                top, left = min(max(top - 1 + EDGE, 0), height + EDGE), min(max(left - 1 + EDGE, 0), width + EDGE)
                 for channel in range(num_channels):
-                    value = _blend(images[index[i], channel], top - 1, left - 1, across, down)
+                    value = _blend(around[channel], top, left, across, down)
                     bent[i, channel, row, column] = min(max(value, np.float32(0)), highest) + rounding
 
 
@@ -78,12 +82,6 @@ def _blend(image, top, left, across, down):
     for j in range(4):
         line = np.float32(0)
         for k in range(4):
-            line += across[k] * _pixel(image, top + j, left + k)
+            line += across[k] * image[top + j, left + k]
         value += down[j] * line
     return value
-
-
-@njit(cache=True)
-def _pixel(image, row, column):
-    inside = 0 <= row < image.shape[0] and 0 <= column < image.shape[1]
-    return np.float32(image[row, column]) if inside else np.float32(0)
