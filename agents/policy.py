@@ -126,7 +126,10 @@ class RAMPolicy(CorePolicy):
         if (location_input == "saliency") != (scene_size is not None):
             raise ValueError(f'scene_size must be given with location_input="saliency", and only then, got {scene_size!r}')
         if location_input == "saliency" and "zoom" in self.input.names:
-            raise ValueError('location_input="saliency" needs glimpses of one width: make the environment without zooms')
+            raise ValueError(
+                'location_input="saliency" needs glimpses of one width: make the environment without zooms, or take "glimpse" or '
+                '"state", and a scene_size of None'
+            )
         for name, value in (("location_std", location_std), ("location_gain", location_gain)):
             if not value > 0:
                 raise ValueError(f"{name} must be above 0, got {value!r}")
