@@ -28,6 +28,14 @@ def test_nodes_moved_together_shift_the_image():
     assert not bent[:, -1].any() and not bent[:, :, -2:].any()
 
 
+def test_what_lies_beyond_the_edges_is_nothing():
+    bent = warp(IMAGES, np.array([1]), moves(-3, -2, 4.0), 4.0)[0]
+    np.testing.assert_array_equal(bent[:, 2:, 3:], IMAGES[1, :, :-2, :-3])
+    assert not bent[:, :2].any() and not bent[:, :, :3].any()
+    for x, y in ((64, 0), (-64, 0), (0, 64), (0, -64), (16, -16)):
+        assert not warp(IMAGES, np.array([1]), moves(x, y, 64.0), 64.0).any()
+
+
 def test_half_a_pixel_is_cubic():
     # Halfway between two pixels the four around weigh -1/16, 9/16, 9/16, -1/16: a sharp edge stays sharp where a mean would not.
     row = np.array([0, 0, 16, 160, 160, 160, 0, 0], np.uint8)
