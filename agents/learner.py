@@ -16,6 +16,7 @@ from stable_baselines3.common.utils import obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv, VecMonitor
 from torch import Tensor
 
+from agents.averaging import start_average
 from agents.core_policy import CorePolicy, map_obs, stack
 from agents.losses import advantages_and_returns, clipped_loss, reinforce_loss
 from agents.networks import State
@@ -34,6 +35,8 @@ class EpisodeLearner(OnPolicyAlgorithm):
     Args:
         policy: a `CorePolicy` or its name.
         env, learning_rate, n_steps, n_epochs, n_minibatches, clip_range, normalize_advantage, ent_coef: see `EpisodePPO`.
+        weight_average: above 0, `predict` acts with the average of the weights over about this share of all updates so far, the
+            last ones, see `averaging`; what is acted with while learning stays as it is. 0: no average.
         **kwargs: SB3's `gamma`, `gae_lambda`, `vf_coef`, `max_grad_norm`, `stats_window_size`, `tensorboard_log`,
             `policy_kwargs`, `verbose`, `seed`, `device`.
 
@@ -54,8 +57,11 @@ class EpisodeLearner(OnPolicyAlgorithm):
         clip_range: float,
         normalize_advantage: bool,
         ent_coef: float | Schedule,
+        weight_average: float = 0.0,
         **kwargs: Any,
     ) -> None:
+        if not 0 <= weight_average <= 1:
+            raise ValueError(f"weight_average must lie between 0 and 1, got {weight_average!r}")
         if n_steps is not None and n_steps < 1:
             raise ValueError(f"n_steps must be at least 1 or None, got {n_steps!r}")
         for name, value in (("n_epochs", n_epochs), ("n_minibatches", n_minibatches)):
@@ -66,7 +72,7 @@ class EpisodeLearner(OnPolicyAlgorithm):
         if isinstance(env, str):
             env = gym.make(env)  # SB3 would insist on a render mode.
         self.n_epochs, self.n_minibatches, self.clip_range = n_epochs, n_minibatches, clip_range
-        self.normalize_advantage = normalize_advantage
+        self.normalize_advantage, self.weight_average = normalize_advantage, weight_average
         self._state: State | None = None
         super().__init__(
             policy=policy,  # type: ignore[arg-type]
@@ -108,6 +114,26 @@ class EpisodeLearner(OnPolicyAlgorithm):
         self.policy = self.policy_class(  # type: ignore[assignment]
             self.observation_space, self.action_space, self.lr_schedule, **self._policy_arguments()
         ).to(self.device)
+
+        self.average = start_average(self.policy, self.weight_average) if self.weight_average else None
+
+    @property
+    def acting_policy(self) -> CorePolicy:
+        """What `predict` acts with: the policy, or with a `weight_average` its average."""
+        if self.average is None:
+            return self.policy
+        acting: Any = self.average.module
+        return acting
+
+    def predict(
+        self,
+        observation: NDArray | dict[str, NDArray],
+        state: tuple[NDArray, ...] | None = None,
+        episode_start: NDArray | None = None,
+        deterministic: bool = False,
+    ) -> tuple[NDArray, tuple[NDArray, ...] | None]:
+        """See `CorePolicy.predict`, and `acting_policy`."""
+        return self.acting_policy.predict(observation, state, episode_start, deterministic)
 
     def _policy_arguments(self) -> dict[str, Any]:
         return self.policy_kwargs
@@ -204,6 +230,8 @@ class EpisodeLearner(OnPolicyAlgorithm):
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm)
         self.policy.optimizer.step()
+        if self.average is not None:
+            self.average.update_parameters(self.policy)
         return {**{name: part.item() for name, part in losses.items()}, "loss": loss.item(), "grad_norm": norm.item()}
 
     def _batch(self, rollout: Rollout, outputs: Any) -> Batch:
@@ -268,6 +296,10 @@ class EpisodeLearner(OnPolicyAlgorithm):
         if reset_num_timesteps or self._last_obs is None:
             self._state = None
         return super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
+
+    def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
+        modules, variables = super()._get_torch_save_params()
+        return (modules if self.average is None else [*modules, "average"]), variables
 
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "_state"]

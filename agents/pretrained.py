@@ -73,6 +73,7 @@ def load_pretrained(
     model._setup_model()
     try:
         model.policy.load_state_dict(weights)
+        model.acting_policy.load_state_dict(weights)
     except RuntimeError as error:
         raise ValueError(f"the weights for env_id={env_id!r} are not those of the network that their file tells of") from error
     if env is not None:
@@ -111,7 +112,7 @@ def save_pretrained(model: RAM, folder: str | Path, env_id: str, result: dict[st
     if not re.fullmatch(r"[\w.-]+", env_id):
         raise ValueError(f"env_id must consist of letters, digits, '.', '_' and '-' to name a file, got {env_id!r}")
     config = _describe(model, env_id, result)
-    weights = {name: _as_stored(tensor) for name, tensor in model.policy.state_dict().items()}
+    weights = {name: _as_stored(tensor) for name, tensor in model.acting_policy.state_dict().items()}
     content = save(weights, {"config": json.dumps(asdict(config))})
     card = model_card(model, env_id, result, len(content))
     path = Path(folder) / f"{env_id}.safetensors"

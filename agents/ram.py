@@ -57,6 +57,8 @@ class RAM(EpisodeLearner):
         vf_coef: the weight of the baseline's squared error.
         ent_coef: the weight of the entropy of what is chosen by REINFORCE; a number, or a function of the remaining progress.
         max_grad_norm: gradients are scaled down to at most this norm.
+        weight_average: above 0, `predict` acts with the average of the weights over about this share of all updates so far, the
+            last ones (0.1: the last tenth); learning goes on with the weights as they are.
         stats_window_size, tensorboard_log, policy_kwargs, verbose, seed, device: as in Stable-Baselines3.
 
     Raises:
@@ -87,6 +89,7 @@ class RAM(EpisodeLearner):
         vf_coef: float = 0.5,
         ent_coef: float | Schedule = 0.0,
         max_grad_norm: float = 5.0,
+        weight_average: float = 0.0,
         stats_window_size: int = 100,
         tensorboard_log: str | None = None,
         policy_kwargs: dict[str, Any] | None = None,
@@ -122,6 +125,7 @@ class RAM(EpisodeLearner):
             vf_coef=vf_coef,
             ent_coef=ent_coef,
             max_grad_norm=max_grad_norm,
+            weight_average=weight_average,
             stats_window_size=stats_window_size,
             tensorboard_log=tensorboard_log,
             policy_kwargs=policy_kwargs,
@@ -159,7 +163,7 @@ class RAM(EpisodeLearner):
     def _set_location_std(self) -> None:
         if self.final_location_std is not None:
             first, share = self.policy.location_std, 1 - self._current_progress_remaining
-            self.policy.std_now = first * (self.final_location_std / first) ** share
+            self.policy.std_now = self.acting_policy.std_now = first * (self.final_location_std / first) ** share
 
     def _policy_arguments(self) -> dict[str, Any]:
         return {"location_policy": self.location_policy, **self.policy_kwargs}

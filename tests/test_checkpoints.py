@@ -37,6 +37,7 @@ CASES = {
             "location_reward": "gain",
             "gamma": 0.5,
             "final_location_std": 0.02,
+            "weight_average": 0.3,
             "policy_kwargs": {
                 **{"glimpse_network": "retina", "core": "lstm", "baseline_by_class": True},
                 **{"location_input": "saliency", "scene_size": 60, "location_hidden": 8, "scan_steps": 2},
@@ -104,10 +105,10 @@ def test_a_resumed_run_equals_an_unbroken_one(case, tmp_path):
     assert resumed.num_timesteps == unbroken.num_timesteps
     parameters = [one.get_parameters() for one in (unbroken, resumed)]
     assert_same(*parameters, "parameters")
-    first, second = (np.load(tmp_path / name / "evaluations.npz") for name in ("one", "two"))
-    for name in ("timesteps", "results", "ep_lengths", "successes"):
-        np.testing.assert_array_equal(first[name], second[name])
-    assert (np.diff(second["train_seconds"]) > 0).all()
+    with np.load(tmp_path / "one/evaluations.npz") as first, np.load(tmp_path / "two/evaluations.npz") as second:
+        for name in ("timesteps", "results", "ep_lengths", "successes"):
+            np.testing.assert_array_equal(first[name], second[name])
+        assert (np.diff(second["train_seconds"]) > 0).all()
 
 
 def assert_same(one, other, where):

@@ -154,6 +154,17 @@ def test_the_learning_rates_schedule_is_kept(tmp_path):
         save_pretrained(model, tmp_path, "GlimpseMNIST-v0", {**RESULT, "settings": {}})
 
 
+def test_of_a_model_with_a_weight_average_that_is_kept(tmp_path):
+    model = make_model(weight_average=1.0).learn(3 * 8 * T)
+    save_pretrained(model, tmp_path, "GlimpseMNIST-v0", RESULT)
+    loaded = load("GlimpseMNIST-v0", vec_env(20), folder=tmp_path)
+    shown = {"image_order": "sequential", "split": "test"}
+    np.testing.assert_array_equal(play(loaded, vec_env(20, **shown)), play(model, vec_env(20, **shown)))
+    assert loaded.weight_average == 1.0
+    for name, kept in model.acting_policy.state_dict().items():
+        assert torch.equal(loaded.policy.state_dict()[name], kept), name  # It goes on learning from there.
+
+
 def test_environments_that_do_not_fit_are_refused(folder):
     with pytest.raises(ValueError, match="Observation spaces do not match"):
         load("GlimpseMNIST-v0", vec_env(glimpse_size=12), folder=folder)
