@@ -115,7 +115,7 @@ def make_model(run: Run, env: VecMonitor) -> BaseAlgorithm:
         model = load_agent(trial, env)
         model.num_timesteps = 0
         return model
-    settings = {name: value for name, value in run.settings.items() if name not in RUN_SETTINGS}
+    settings = with_scene_size({name: value for name, value in run.settings.items() if name not in RUN_SETTINGS}, env)
     model = trial.algorithm.make(
         env,
         parse_settings(settings, env.action_space),
@@ -127,14 +127,28 @@ def make_model(run: Run, env: VecMonitor) -> BaseAlgorithm:
     return model
 
 
+def with_scene_size(settings: dict[str, Any], env: VecMonitor) -> dict[str, Any]:
+    """The settings, with the scene's height and width for a policy that looks at what is salient, where they don't name them."""
+    policy_kwargs = settings.get("policy_kwargs", {})
+    if policy_kwargs.get("location_input") != "saliency" or "scene_size" in policy_kwargs:
+        return settings
+    return {**settings, "policy_kwargs": {**policy_kwargs, "scene_size": list(scene_size(env))}}
+
+
 def check_scene_size(model: BaseAlgorithm, env: VecMonitor) -> None:
     """Raises a ValueError where the model takes the scene to be of another size than it is."""
     given = getattr(getattr(model, "policy", None), "scene_size", None)  # Algorithms of one's own may have none.
     if given is None:
         return
-    size = task_of(env).gaze.retina.image_shape[-2:]
-    if tuple(np.broadcast_to(given, 2)) != size:
-        raise ValueError(f"policy_kwargs.scene_size must be that of the environment's scenes, {list(size)}, got {given!r}")
+    if tuple(np.broadcast_to(given, 2)) != scene_size(env):
+        raise ValueError(
+            f"policy_kwargs.scene_size must be that of the environment's scenes, {list(scene_size(env))}, got {given!r}"
+        )
+
+
+def scene_size(env: VecMonitor) -> tuple[int, int]:
+    """Height and width of the environment's scenes, in pixels."""
+    return task_of(env).gaze.retina.image_shape[-2:]
 
 
 def load_agent(trial: Trial, env: VecMonitor) -> BaseAlgorithm:
