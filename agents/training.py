@@ -48,6 +48,7 @@ def run_trial(config: dict[str, Any], report: Callable[[int, float], None] | Non
     if finished.exists():
         return json.loads(finished.read_text())
     torch.set_num_threads(run.trial.num_threads)
+    torch.set_flush_denormal(True)  # Numbers below 1e-38 count for nothing and cost a seventh of the time.
     torch.set_float32_matmul_precision(run.settings["matmul_precision"])
     return train(run, report)
 
