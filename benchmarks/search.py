@@ -69,7 +69,20 @@ def given(options: argparse.Namespace) -> set[str]:
 
 def describe(options: argparse.Namespace, space: Space) -> dict[str, Any]:
     """What all trials of the study have in common."""
-    names = ("algo", "env", "seed", "n_timesteps", "minutes", "clock", "n_envs", "params", "env_kwargs", "evaluations", "device")
+    names = (
+        "algo",
+        "env",
+        "preset",
+        "seed",
+        "n_timesteps",
+        "minutes",
+        "clock",
+        "n_envs",
+        "params",
+        "env_kwargs",
+        "evaluations",
+        "device",
+    )
     return {**{name: getattr(options, name) for name in names}, "space": {k: dataclasses.asdict(v) for k, v in space.items()}}
 
 
@@ -134,9 +147,10 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     add = parser.add_argument
     add("--algo", default="ram", help="the algorithm, as for train_agent.py (default: ram)")
     add("--env", default="GlimpseMNIST-v0", help="a registered environment's id")
+    add("--preset", help="settings to search around, as for train_agent.py (default: the everyday ones)")
     add("--trials", type=int, default=20, help="finished trials in the study, all in all (default: 20)")
     add("--workers", type=int, default=1, help="processes on this machine, one thread each; 0: this process itself (default: 1)")
-    add("--study", type=Path, help="the study's folder (default: logs/search/ALGO/ENV)")
+    add("--study", type=Path, help="the study's folder (default: logs/search/ALGO/ENV, or ENV_PRESET)")
     add("--show", action="store_true", help="only show what the study has found so far")
     add("--sampler", default="random", choices=("random", "tpe"), help="random (default), as in the paper, or tpe, which learns")
     add(

@@ -60,6 +60,14 @@ def test_a_search_for_settings_of_ram(tmp_path, capsys):
         main(["--study", str(study)])
 
 
+def test_a_search_around_a_preset(tmp_path):
+    study = tmp_path / "study"
+    main(["--workers", "0", "--trials", "1", "--study", str(study), "--preset", "paper", *SMALL])
+    settings = read_hyperparams(study / "best.yml", "GlimpseMNIST-v0")
+    assert settings["class_loss_steps"] == "last"
+    assert "scan_steps" not in settings["policy_kwargs"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
