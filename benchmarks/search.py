@@ -69,20 +69,8 @@ def given(options: argparse.Namespace) -> set[str]:
 
 def describe(options: argparse.Namespace, space: Space) -> dict[str, Any]:
     """What all trials of the study have in common."""
-    names = (
-        "algo",
-        "env",
-        "preset",
-        "seed",
-        "n_timesteps",
-        "minutes",
-        "clock",
-        "n_envs",
-        "params",
-        "env_kwargs",
-        "evaluations",
-        "device",
-    )
+    how = ("n_timesteps", "minutes", "clock", "n_envs", "params", "env_kwargs", "evaluations", "device")
+    names = ("algo", "env", "preset", "seed", *how)
     return {**{name: getattr(options, name) for name in names}, "space": {k: dataclasses.asdict(v) for k, v in space.items()}}
 
 
@@ -182,7 +170,7 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
         parser.error(str(error))
     options.arguments = [argument for argument in arguments if not argument.startswith("--worker-of=")]
     options.command = shlex.join(["python", "benchmarks/search.py", *options.arguments])
-    options.study = options.study or Path("logs", "search", options.algo, options.env)
+    options.study = options.study or Path("logs", "search", options.algo, "_".join(filter(None, (options.env, options.preset))))
     return options
 
 
