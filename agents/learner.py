@@ -167,6 +167,8 @@ class EpisodeLearner(OnPolicyAlgorithm):
             if not callback.on_step():
                 self._last_obs = self._state = None
                 return False
+            if not self.policy.training:
+                self.policy.set_training_mode(True)  # A callback has evaluated it.
             self._update_info_buffer(infos, dones)
             if not self._keeps_graph:
                 rollout.observations.append(obs)

@@ -74,6 +74,7 @@ class RAMPolicy(CorePolicy):
         baseline_by_class: the baseline has an output for each class, and while learning that of the true class counts. The class
             is drawn before anything is looked at, so that the gradient is as unbiased as before, and varies less.
         glimpse_mean, glimpse_std: glimpses enter the network as (glimpse - mean) / std; a number each, or one for each scale.
+        dropout: while learning, each unit of g_t is 0 with this probability, for rollouts that are learned from once.
         muon_gain: above 0, Muon moves the matrices of the glimpse network and the core, in steps this times as long as Adam's.
             Their gradients are the class's, far less noisy than those of REINFORCE. See `optimizers.MuonBeside`.
         optimizer_class: a torch optimizer.
@@ -105,6 +106,7 @@ class RAMPolicy(CorePolicy):
         baseline_by_class: bool = False,
         glimpse_mean: float | list[float] = 0.0,
         glimpse_std: float | list[float] = 1.0,
+        dropout: float = 0.0,
         muon_gain: float = 0.0,
         optimizer_class: type[torch.optim.Optimizer] = torch.optim.Adam,
         optimizer_kwargs: dict[str, Any] | None = None,
@@ -136,6 +138,8 @@ class RAMPolicy(CorePolicy):
         for name, value in (("scan_steps", scan_steps), ("location_hidden", location_hidden), ("muon_gain", muon_gain)):
             if not value >= 0:
                 raise ValueError(f"{name} must be at least 0, got {value!r}")
+        if not 0 <= dropout < 1:
+            raise ValueError(f"dropout must be at least 0 and below 1, got {dropout!r}")
         if use_sde:
             raise ValueError("use_sde is not supported: the location's width is fixed (location_std)")
         self.core_name, self.network_name, self.location_policy = core, glimpse_network, location_policy
@@ -147,7 +151,7 @@ class RAMPolicy(CorePolicy):
         self.location_gradient, self.baseline_gradient = location_gradient, baseline_gradient
         self.baseline_by_class = baseline_by_class
         self.glimpse_mean, self.glimpse_std = glimpse_mean, glimpse_std
-        self.muon_gain = muon_gain
+        self.dropout, self.muon_gain = nn.Dropout(dropout), muon_gain
         self.choices = choices
         self._scores = [2 * np.eye(size, dtype=np.float32) - 1 for size in choices.values()]  # What is sent for each choice.
         first, *others = choices.values()
@@ -170,7 +174,7 @@ class RAMPolicy(CorePolicy):
 
     def encode(self, obs: dict[str, Tensor]) -> Tensor:
         """g_t (N, H) for obs["glimpse"] (N, k, g, g), obs["location"] (N, 2) and perhaps obs["zoom"] (N, Z)."""
-        return self.glimpse_network(*self.input(obs))
+        return self.dropout(self.glimpse_network(*self.input(obs)))
 
     def read_out(self, hidden: Tensor, obs: dict[str, Tensor], step: Tensor, state: State) -> Outputs:
         """All heads' outputs for h_t (..., H)."""
@@ -262,6 +266,7 @@ class RAMPolicy(CorePolicy):
             "baseline_by_class": self.baseline_by_class,
             "glimpse_mean": self.glimpse_mean,
             "glimpse_std": self.glimpse_std,
+            "dropout": self.dropout.p,
             "muon_gain": self.muon_gain,
             "optimizer_class": self.optimizer_class,
             "optimizer_kwargs": self.optimizer_kwargs,

@@ -152,6 +152,11 @@ class RAM(EpisodeLearner):
         self._set_location_std()
         if self.policy.baseline_by_class and self.class_loss != "cross_entropy":
             raise ValueError(f'baseline_by_class needs class_loss="cross_entropy" for its labels, got {self.class_loss!r}')
+        if self.policy.dropout.p and not self._keeps_graph:
+            raise ValueError(
+                "dropout needs n_epochs=1 and n_minibatches=1, where what was computed while acting is learned from, got "
+                f"{self.n_epochs} and {self.n_minibatches}"
+            )
         if self.location_reward == "gain" and "stop" in self.policy.choices:
             raise ValueError('location_reward="gain" leaves out what a look costs: use "success" where there is a stop action')
 

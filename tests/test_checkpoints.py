@@ -42,6 +42,7 @@ CASES = {
                 **{"glimpse_network": "retina", "core": "lstm", "baseline_by_class": True},
                 **{"location_input": "saliency", "scene_size": 60, "location_hidden": 8, "scan_steps": 2},
                 "muon_gain": 2.0,
+                "dropout": 0.2,
             },
         },
     ),

@@ -228,6 +228,20 @@ def test_saves_and_loads(tmp_path):
     np.testing.assert_array_equal(loaded.predict(obs, deterministic=True)[0], policy.predict(obs, deterministic=True)[0])
 
 
+def test_dropout_thins_what_is_seen_while_learning_alone():
+    plain, policy = make_policy(), make_policy(dropout=0.5)
+    obs = tensors(observe(64))
+    whole = plain.encode(obs)
+    policy.set_training_mode(False)
+    assert torch.equal(policy.encode(obs), whole)
+    policy.set_training_mode(True)
+    thinned = policy.encode(obs)
+    kept = thinned[whole > 0] != 0
+    assert 0.45 < kept.float().mean() < 0.55
+    torch.testing.assert_close(thinned[whole > 0][kept], 2 * whole[whole > 0][kept])
+    assert policy._get_constructor_parameters()["dropout"] == 0.5
+
+
 @pytest.mark.parametrize("optimizer", [torch.optim.SGD, torch.optim.RMSprop])
 def test_any_optimizer(optimizer):
     policy = make_policy(optimizer_class=optimizer)
@@ -261,6 +275,7 @@ def test_muon_moves_the_matrices_of_glimpse_network_and_core_alone():
         ({"use_sde": True}, "use_sde"),
         ({"scan_steps": -1}, "scan_steps must be at least 0"),
         ({"muon_gain": -1}, "muon_gain must be at least 0"),
+        ({"dropout": 1.0}, "dropout must be at least 0 and below 1, got 1.0"),
     ],
 )
 def test_bad_arguments_are_named(kwargs, message):

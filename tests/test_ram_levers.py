@@ -57,6 +57,24 @@ def test_what_the_gain_and_the_baseline_of_a_class_need():
         make_model(env, location_reward="gain")
 
 
+def test_dropout_is_for_rollouts_that_are_learned_from_once():
+    with pytest.raises(ValueError, match=r"dropout needs n_epochs=1 and n_minibatches=1, .* got 2 and 1"):
+        make_model(policy_kwargs={"dropout": 0.1}, n_epochs=2)
+
+
+def test_an_evaluation_in_mid_rollout_leaves_learning_as_it_is():
+    class Evaluate(BaseCallback):
+        def _on_step(self):
+            self.model.predict(self.model._last_obs)
+            return True
+
+    seen = []
+    model = make_model(policy_kwargs={"dropout": 0.1})
+    model.policy.dropout.register_forward_hook(lambda module, *_: seen.append(module.training))
+    model.learn(16 * T, Evaluate())
+    assert seen == [True, *[False, True] * (T - 1), False]
+
+
 def test_the_locations_width_is_annealed(tmp_path):
     model = make_model(final_location_std=0.02, policy_kwargs={"location_std": 0.2})
     widths = []
