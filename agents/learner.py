@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import gymnasium as gym
 import numpy as np
@@ -114,16 +114,12 @@ class EpisodeLearner(OnPolicyAlgorithm):
         self.policy = self.policy_class(  # type: ignore[assignment]
             self.observation_space, self.action_space, self.lr_schedule, **self._policy_arguments()
         ).to(self.device)
-
         self.average = start_average(self.policy, self.weight_average) if self.weight_average else None
 
     @property
     def acting_policy(self) -> CorePolicy:
         """What `predict` acts with: the policy, or with a `weight_average` its average."""
-        if self.average is None:
-            return self.policy
-        acting: Any = self.average.module
-        return acting
+        return self.policy if self.average is None else cast("CorePolicy", self.average.module)
 
     def predict(
         self,

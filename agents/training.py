@@ -141,10 +141,9 @@ def check_scene_size(model: BaseAlgorithm, env: VecMonitor) -> None:
     given = getattr(getattr(model, "policy", None), "scene_size", None)  # Algorithms of one's own may have none.
     if given is None:
         return
-    if tuple(np.broadcast_to(given, 2)) != scene_size(env):
-        raise ValueError(
-            f"policy_kwargs.scene_size must be that of the environment's scenes, {list(scene_size(env))}, got {given!r}"
-        )
+    size = scene_size(env)
+    if tuple(np.broadcast_to(given, 2)) != size:
+        raise ValueError(f"policy_kwargs.scene_size must be that of the environment's scenes, {list(size)}, got {given!r}")
 
 
 def scene_size(env: VecMonitor) -> tuple[int, int]:
