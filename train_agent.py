@@ -89,16 +89,23 @@ def show(config: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
 
 def report(result: dict[str, Any], folder: Path) -> None:
     """Say what came of it."""
-    what = "images" if "dataset" in result else "episodes"
-    print(f"\nTest error: {result['test_error']:.2f} % over {result['test_episodes']} {what}")
-    for name, error in PEERS.get(result["env"], {}).items():
-        print(f"  beside it, {name}: {error:.2f} %")
-    if result.get("dataset") == "mnist-5k":
-        print(f"  (which saw all of MNIST; this run had the {result['dataset_size']} training images of {result['dataset']})")
+    print(f"\nValidation error: {result['validation_error']:.2f} %")
+    if "test_error" in result:
+        report_test(result)
     print(f"Trained for {result['train_seconds']:.0f} s, {result['frames_per_second']:.0f} steps/s")
     for name in ("result.json", "learning_curve.png", "glimpses.png", "games.gif"):
         if (folder / name).exists():
             print(f"  {folder / name}")
+
+
+def report_test(result: dict[str, Any]) -> None:
+    """Say how it did on the test split, and others."""
+    what = "images" if "dataset" in result else "episodes"
+    print(f"Test error: {result['test_error']:.2f} % over {result['test_episodes']} {what}")
+    for name, error in PEERS.get(result["env"], {}).items():
+        print(f"  beside it, {name}: {error:.2f} %")
+    if result.get("dataset") == "mnist-5k":
+        print(f"  (which saw all of MNIST; this run had the {result['dataset_size']} training images of {result['dataset']})")
 
 
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
@@ -115,6 +122,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     add("--n-envs", type=int, help="environments side by side, the batch; default: the tuned number")
     add("--evaluations", type=int, default=12, help="evaluations on validation, evenly spread (default: 12)")
     add("--eval-freq", type=int, help="steps from one evaluation on validation to the next instead")
+    add("--no-test", dest="test", action="store_false", help="leave the test split alone: what is still chosen between")
     add("-P", "--progress", action="store_true", help="show a progress bar")
     add("-f", "--log-folder", default="logs", help="where run folders are made (default: logs)")
     add("--folder", help="the run's folder itself; an unfinished run in it goes on, a finished one is reported")

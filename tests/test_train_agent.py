@@ -68,6 +68,14 @@ def test_eval_only_gives_the_figure_again(finished, capsys):
         main(["--eval-only"])
 
 
+def test_without_a_test_validation_is_all_that_is_seen(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("agents.training.test", lambda *_: pytest.fail("the test split was used"))
+    result = main(["--no-test", "-n", str(32 * 3), "-f", str(tmp_path), *SMALL])
+    assert "test_error" not in result
+    assert f"Validation error: {result['validation_error']:.2f} %" in capsys.readouterr().out
+    assert (tmp_path / "ram/GlimpseMNIST-v0_1/glimpses.png").exists()
+
+
 def test_a_trained_agent_is_where_training_begins(finished, tmp_path):
     folder, _ = finished
     main(["-i", str(folder / "model.zip"), "-n", "192", "-f", str(tmp_path), *SMALL])
