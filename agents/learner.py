@@ -21,6 +21,7 @@ from agents.core_policy import CorePolicy, map_obs, stack
 from agents.losses import advantages_and_returns, clipped_loss, reinforce_loss
 from agents.networks import State
 from agents.rollout import Batch, Rollout
+from agents.step_graphs import StepGraphs
 from agents.vec_env import BoxAction, GymnasiumVecEnv, is_location_and_choice
 
 
@@ -37,6 +38,7 @@ class EpisodeLearner(OnPolicyAlgorithm):
         env, learning_rate, n_steps, n_epochs, n_minibatches, clip_range, normalize_advantage, ent_coef: see `EpisodePPO`.
         weight_average: above 0, `predict` acts with the average of the weights over about this share of all updates so far, the
             last ones, see `averaging`; what is acted with while learning stays as it is. 0: no average.
+        cuda_graphs: whether on a GPU the steps of what is learned from once are recorded and replayed, see `step_graphs`.
         **kwargs: SB3's `gamma`, `gae_lambda`, `vf_coef`, `max_grad_norm`, `stats_window_size`, `tensorboard_log`,
             `policy_kwargs`, `verbose`, `seed`, `device`.
 
@@ -58,6 +60,7 @@ class EpisodeLearner(OnPolicyAlgorithm):
         normalize_advantage: bool,
         ent_coef: float | Schedule,
         weight_average: float = 0.0,
+        cuda_graphs: bool = True,
         **kwargs: Any,
     ) -> None:
         if not 0 <= weight_average <= 1:
@@ -73,6 +76,7 @@ class EpisodeLearner(OnPolicyAlgorithm):
             env = gym.make(env)  # SB3 would insist on a render mode.
         self.n_epochs, self.n_minibatches, self.clip_range = n_epochs, n_minibatches, clip_range
         self.normalize_advantage, self.weight_average = normalize_advantage, weight_average
+        self.cuda_graphs = cuda_graphs
         self._state: State | None = None
         super().__init__(
             policy=policy,  # type: ignore[arg-type]
@@ -115,6 +119,8 @@ class EpisodeLearner(OnPolicyAlgorithm):
             self.observation_space, self.action_space, self.lr_schedule, **self._policy_arguments()
         ).to(self.device)
         self.average = start_average(self.policy, self.weight_average) if self.weight_average else None
+        records = self.cuda_graphs and self._keeps_graph and self.device.type == "cuda"
+        self._graphs = StepGraphs(self.policy) if records else None
 
     @property
     def acting_policy(self) -> CorePolicy:
@@ -154,8 +160,7 @@ class EpisodeLearner(OnPolicyAlgorithm):
         callback.on_rollout_start()
         while not (has_ended.all() if n_rollout_steps is None else len(rollout) == n_rollout_steps):
             obs: Any = obs_as_tensor(self._last_obs, self.device)  # type: ignore[arg-type]
-            with torch.set_grad_enabled(self._keeps_graph):
-                output = self.policy(obs, self.policy.mask_state(self._state, self._last_episode_starts))
+            output = self._step(len(rollout), obs)
             actions = self._act(output)
             new_obs, rewards, dones, infos = env.step(self.policy.to_env(*actions))
             self.num_timesteps += env.num_envs
@@ -183,6 +188,15 @@ class EpisodeLearner(OnPolicyAlgorithm):
         callback.update_locals(locals())
         callback.on_rollout_end()
         return True
+
+    def _step(self, index: int, obs: Any) -> Any:
+        """What the policy makes of observations (N, ...) at step `index` of the rollout."""
+        assert self._last_episode_starts is not None
+        state = self.policy.mask_state(self._state, self._last_episode_starts)
+        if self._graphs is not None:
+            return self._graphs(index, obs, state)
+        with torch.set_grad_enabled(self._keeps_graph):
+            return self.policy(obs, state)
 
     def _beyond_time_limits(self, rewards: NDArray, dones: NDArray, infos: list[dict[str, Any]], state: State) -> NDArray:
         """The rewards (N,), with what was still to be expected where a time limit cut an episode short."""
@@ -300,4 +314,4 @@ class EpisodeLearner(OnPolicyAlgorithm):
         return (modules if self.average is None else [*modules, "average"]), variables
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "_state"]
+        return [*super()._excluded_save_params(), "_state", "_graphs"]
