@@ -17,7 +17,7 @@ from agents.core_policy import CorePolicy
 from agents.distributions import choice_log_prob, location_log_prob, sample_choice, sample_location
 from agents.extractor import GlimpseInput
 from agents.looking import Saliency, hold_inside
-from agents.networks import CORES, State, find_class
+from agents.networks import CORES, RELU_GAIN, State, find_class, init_linear
 from agents.vec_env import ScoresBox
 
 LOCATION_POLICIES = ("learned", "random")
@@ -64,6 +64,7 @@ class RAMPolicy(CorePolicy):
             `looking.Saliency`.
         scene_size: the side of the scene in pixels, or its height and width, for "saliency".
         location_hidden: rectified units between h_t and the location's mean; 0 is the paper's linear location network.
+        class_hidden: rectified units between h_t and the class's scores; 0 is the paper's linear action network.
         location_gain: the location's mean is this times Linear(h_t), clipped to the scene. Adam moves every weight by about the
             learning rate, however weak the signal; h_t has hundreds of components, so that with a gain of 1 one noisy step can
             move all locations by more than `location_std`.
@@ -75,8 +76,9 @@ class RAMPolicy(CorePolicy):
             is drawn before anything is looked at, so that the gradient is as unbiased as before, and varies less.
         glimpse_mean, glimpse_std: glimpses enter the network as (glimpse - mean) / std; a number each, or one for each scale.
         dropout: while learning, each unit of g_t is 0 with this probability, for rollouts that are learned from once.
-        muon_gain: above 0, Muon moves the matrices of the glimpse network and the core, in steps this times as long as Adam's.
-            Their gradients are the class's, far less noisy than those of REINFORCE. See `optimizers.MuonBeside`.
+        muon_gain: above 0, Muon moves the matrices of the glimpse network, the core and the class's hidden layer, in steps this
+            times as long as Adam's. Their gradients are the class's, far less noisy than those of REINFORCE. See
+            `optimizers.MuonBeside`.
         optimizer_class: a torch optimizer.
         optimizer_kwargs: its arguments but the learning rate; by default the fused variant where there is one.
 
@@ -99,6 +101,7 @@ class RAMPolicy(CorePolicy):
         location_input: str = "state",
         scene_size: float | list[float] | None = None,
         location_hidden: int = 0,
+        class_hidden: int = 0,
         location_gain: float = 0.1,
         scan_steps: int = 0,
         location_gradient: str = "head",
@@ -135,7 +138,12 @@ class RAMPolicy(CorePolicy):
         for name, value in (("location_std", location_std), ("location_gain", location_gain)):
             if not value > 0:
                 raise ValueError(f"{name} must be above 0, got {value!r}")
-        for name, value in (("scan_steps", scan_steps), ("location_hidden", location_hidden), ("muon_gain", muon_gain)):
+        for name, value in (
+            ("scan_steps", scan_steps),
+            ("location_hidden", location_hidden),
+            ("class_hidden", class_hidden),
+            ("muon_gain", muon_gain),
+        ):
             if not value >= 0:
                 raise ValueError(f"{name} must be at least 0, got {value!r}")
         if not 0 <= dropout < 1:
@@ -145,6 +153,7 @@ class RAMPolicy(CorePolicy):
         self.core_name, self.network_name, self.location_policy = core, glimpse_network, location_policy
         self.hidden_size = hidden_size
         self.location_input, self.location_hidden, self.scene_size = location_input, location_hidden, scene_size
+        self.class_hidden = class_hidden
         self.location_std, self.location_gain = location_std, location_gain
         self.std_now = location_std  # Where it is annealed, `RAM` sets it.
         self.scan_steps = scan_steps
@@ -158,18 +167,20 @@ class RAMPolicy(CorePolicy):
         self.glimpse_network = network_class(self.input.glimpse_shape, self.input.where_size, hidden_size, core_size)
         self.core = core_class(core_size, core_size)
         seen = math.prod(self.input.glimpse_shape) + self.input.where_size if location_input != "state" else 0
-        self.location_head: nn.Module = nn.Linear(location_hidden or core_size + seen, 2)
-        if location_hidden:
-            self.location_head = nn.Sequential(nn.Linear(core_size + seen, location_hidden), nn.ReLU(), self.location_head)
+        self.location_head = _make_head(core_size + seen, location_hidden, 2)
         if scene_size is not None:
             self.saliency = Saliency(self.input.glimpse_shape, core_size, scene_size)
         if scan_steps > 0:
             self.scan = nn.Parameter(SCAN_START * torch.randn(scan_steps, 2))
-        self.class_head = nn.Linear(core_size, first)
+        self.class_head = _make_head(core_size, class_hidden, first)
         if others:
             self.look_head = nn.Linear(core_size, sum(others))
         self.baseline_head = nn.Linear(core_size, first if baseline_by_class else 1)
         seeing = [*self.glimpse_network.parameters(), *self.core.parameters()]
+        if isinstance(self.class_head, nn.Sequential):
+            reader: Any = self.class_head[0]
+            init_linear(reader, RELU_GAIN)
+            seeing.append(reader.weight)
         self._make_optimizer(lr_schedule, tuple(part for part in seeing if part.ndim == 2), muon_gain)
 
     def encode(self, obs: dict[str, Tensor]) -> Tensor:
@@ -259,6 +270,7 @@ class RAMPolicy(CorePolicy):
             "location_input": self.location_input,
             "scene_size": self.scene_size,
             "location_hidden": self.location_hidden,
+            "class_hidden": self.class_hidden,
             "location_gain": self.location_gain,
             "scan_steps": self.scan_steps,
             "location_gradient": self.location_gradient,
@@ -271,6 +283,12 @@ class RAMPolicy(CorePolicy):
             "optimizer_class": self.optimizer_class,
             "optimizer_kwargs": self.optimizer_kwargs,
         }
+
+
+def _make_head(size: int, hidden: int, outputs: int) -> nn.Module:
+    """Linear, behind `hidden` rectified units if that is above 0."""
+    last = nn.Linear(hidden or size, outputs)
+    return nn.Sequential(nn.Linear(size, hidden), nn.ReLU(), last) if hidden else last
 
 
 def _read_choices(action_space: spaces.Space) -> dict[str, int]:
