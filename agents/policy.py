@@ -17,7 +17,8 @@ from agents.core_policy import CorePolicy
 from agents.distributions import choice_log_prob, location_log_prob, sample_choice, sample_location
 from agents.extractor import GlimpseInput
 from agents.looking import Saliency, hold_inside
-from agents.networks import CORES, RELU_GAIN, State, find_class, init_linear
+from agents.members import CoreMembers, GlimpseMembers, HeadMembers, Members, joint_scores
+from agents.networks import CORES, State, find_class
 from agents.vec_env import ScoresBox
 
 LOCATION_POLICIES = ("learned", "random")
@@ -33,6 +34,7 @@ class Outputs(NamedTuple):
     value: Tensor  # (...), the baseline b_t
     class_values: Tensor  # (..., K), the baseline for each class, or (..., 1) where it is the same for all
     state: State  # for the next step
+    votes: Tensor  # (..., M, K), scores of the first choice by each of the policy's members
 
 
 class RAMPolicy(CorePolicy):
@@ -57,6 +59,9 @@ class RAMPolicy(CorePolicy):
         location_policy: "learned", or "random": every location is drawn from all of the scene, and nothing is learned of them.
         hidden_size: units of h_g and h_l each.
         core_size: units of g_t and h_t each.
+        members: glimpse network and core are split into so many that see the same glimpses, each with its own class head and its
+            share of `hidden_size` and `core_size`. The class's loss is the mean of theirs, what is chosen follows the mean of
+            their probabilities, and all others heads see all of h_t. See `members`.
         location_std: the standard deviation of the location, in units of [-1, 1].
         location_input: what the location network sees. "state": h_t alone, as in the paper. "glimpse": beside h_t the glimpse
             itself, and where it was taken. h_t learns what tells classes apart: where in the glimpse something lies can hardly
@@ -64,7 +69,6 @@ class RAMPolicy(CorePolicy):
             `looking.Saliency`.
         scene_size: the side of the scene in pixels, or its height and width, for "saliency".
         location_hidden: rectified units between h_t and the location's mean; 0 is the paper's linear location network.
-        class_hidden: rectified units between h_t and the class's scores; 0 is the paper's linear action network.
         location_gain: the location's mean is this times Linear(h_t), clipped to the scene. Adam moves every weight by about the
             learning rate, however weak the signal; h_t has hundreds of components, so that with a gain of 1 one noisy step can
             move all locations by more than `location_std`.
@@ -76,9 +80,8 @@ class RAMPolicy(CorePolicy):
             is drawn before anything is looked at, so that the gradient is as unbiased as before, and varies less.
         glimpse_mean, glimpse_std: glimpses enter the network as (glimpse - mean) / std; a number each, or one for each scale.
         dropout: while learning, each unit of g_t is 0 with this probability, for rollouts that are learned from once.
-        muon_gain: above 0, Muon moves the matrices of the glimpse network, the core and the class's hidden layer, in steps this
-            times as long as Adam's. Their gradients are the class's, far less noisy than those of REINFORCE. See
-            `optimizers.MuonBeside`.
+        muon_gain: above 0, Muon moves the matrices of the glimpse network and the core, in steps this times as long as Adam's.
+            Their gradients are the class's, far less noisy than those of REINFORCE. See `optimizers.MuonBeside`.
         optimizer_class: a torch optimizer.
         optimizer_kwargs: its arguments but the learning rate; by default the fused variant where there is one.
 
@@ -97,11 +100,11 @@ class RAMPolicy(CorePolicy):
         location_policy: str = "learned",
         hidden_size: int = 128,
         core_size: int = 256,
+        members: int = 1,
         location_std: float = 0.1,
         location_input: str = "state",
         scene_size: float | list[float] | None = None,
         location_hidden: int = 0,
-        class_hidden: int = 0,
         location_gain: float = 0.1,
         scan_steps: int = 0,
         location_gradient: str = "head",
@@ -138,22 +141,21 @@ class RAMPolicy(CorePolicy):
         for name, value in (("location_std", location_std), ("location_gain", location_gain)):
             if not value > 0:
                 raise ValueError(f"{name} must be above 0, got {value!r}")
-        for name, value in (
-            ("scan_steps", scan_steps),
-            ("location_hidden", location_hidden),
-            ("class_hidden", class_hidden),
-            ("muon_gain", muon_gain),
-        ):
+        for name, value in (("scan_steps", scan_steps), ("location_hidden", location_hidden), ("muon_gain", muon_gain)):
             if not value >= 0:
                 raise ValueError(f"{name} must be at least 0, got {value!r}")
+        if members < 1 or hidden_size % members or core_size % members:
+            raise ValueError(
+                "members must be at least 1 and divide hidden_size and core_size, got "
+                f"{members!r} for {hidden_size!r} and {core_size!r}"
+            )
         if not 0 <= dropout < 1:
             raise ValueError(f"dropout must be at least 0 and below 1, got {dropout!r}")
         if use_sde:
             raise ValueError("use_sde is not supported: the location's width is fixed (location_std)")
         self.core_name, self.network_name, self.location_policy = core, glimpse_network, location_policy
-        self.hidden_size = hidden_size
+        self.hidden_size, self.members = hidden_size, members
         self.location_input, self.location_hidden, self.scene_size = location_input, location_hidden, scene_size
-        self.class_hidden = class_hidden
         self.location_std, self.location_gain = location_std, location_gain
         self.std_now = location_std  # Where it is annealed, `RAM` sets it.
         self.scan_steps = scan_steps
@@ -164,23 +166,22 @@ class RAMPolicy(CorePolicy):
         self.choices = choices
         self._scores = [2 * np.eye(size, dtype=np.float32) - 1 for size in choices.values()]  # What is sent for each choice.
         first, *others = choices.values()
-        self.glimpse_network = network_class(self.input.glimpse_shape, self.input.where_size, hidden_size, core_size)
-        self.core = core_class(core_size, core_size)
+        shapes, own = (self.input.glimpse_shape, self.input.where_size), (hidden_size // members, core_size // members)
+        self.glimpse_network = _together(GlimpseMembers, [network_class(*shapes, *own) for _ in range(members)])
+        self.core = _together(CoreMembers, [core_class(own[1], own[1]) for _ in range(members)])
         seen = math.prod(self.input.glimpse_shape) + self.input.where_size if location_input != "state" else 0
-        self.location_head = _make_head(core_size + seen, location_hidden, 2)
+        self.location_head: nn.Module = nn.Linear(location_hidden or core_size + seen, 2)
+        if location_hidden:
+            self.location_head = nn.Sequential(nn.Linear(core_size + seen, location_hidden), nn.ReLU(), self.location_head)
         if scene_size is not None:
             self.saliency = Saliency(self.input.glimpse_shape, core_size, scene_size)
         if scan_steps > 0:
             self.scan = nn.Parameter(SCAN_START * torch.randn(scan_steps, 2))
-        self.class_head = _make_head(core_size, class_hidden, first)
+        self.class_head = _together(HeadMembers, [nn.Linear(own[1], first) for _ in range(members)])
         if others:
             self.look_head = nn.Linear(core_size, sum(others))
         self.baseline_head = nn.Linear(core_size, first if baseline_by_class else 1)
         seeing = [*self.glimpse_network.parameters(), *self.core.parameters()]
-        if isinstance(self.class_head, nn.Sequential):
-            reader: Any = self.class_head[0]
-            init_linear(reader, RELU_GAIN)
-            seeing.append(reader.weight)
         self._make_optimizer(lr_schedule, tuple(part for part in seeing if part.ndim == 2), muon_gain)
 
     def encode(self, obs: dict[str, Tensor]) -> Tensor:
@@ -192,13 +193,14 @@ class RAMPolicy(CorePolicy):
         detached = hidden.detach()
         looking = hidden if self.location_gradient == "full" else detached
         mean = self._location_mean(looking, obs, step)
-        logits = self.class_head(hidden)
+        scores = self.class_head(hidden)
+        votes, logits = (scores, joint_scores(scores)) if self.members > 1 else (scores.unsqueeze(-2), scores)
         values = self.baseline_head(hidden if self.baseline_gradient == "full" else detached)
         # Who acts does not know the class: what it believes has to do.
         value = (values * logits.detach().softmax(-1)).sum(-1) if self.baseline_by_class else values.squeeze(-1)
         others = list(self.choices.values())[1:]
         looks = self.look_head(looking).split(others, dim=-1) if others else ()
-        return Outputs(mean, (logits, *looks), value, values, state)
+        return Outputs(mean, (logits, *looks), value, values, state, votes)
 
     def _location_mean(self, hidden: Tensor, obs: dict[str, Tensor], step: Tensor) -> Tensor:
         """Where to look next (..., 2), out of h_t (..., H)."""
@@ -266,11 +268,11 @@ class RAMPolicy(CorePolicy):
             "location_policy": self.location_policy,
             "hidden_size": self.hidden_size,
             "core_size": self.core_size,
+            "members": self.members,
             "location_std": self.location_std,
             "location_input": self.location_input,
             "scene_size": self.scene_size,
             "location_hidden": self.location_hidden,
-            "class_hidden": self.class_hidden,
             "location_gain": self.location_gain,
             "scan_steps": self.scan_steps,
             "location_gradient": self.location_gradient,
@@ -285,10 +287,9 @@ class RAMPolicy(CorePolicy):
         }
 
 
-def _make_head(size: int, hidden: int, outputs: int) -> nn.Module:
-    """Linear, behind `hidden` rectified units if that is above 0."""
-    last = nn.Linear(hidden or size, outputs)
-    return nn.Sequential(nn.Linear(size, hidden), nn.ReLU(), last) if hidden else last
+def _together(kind: type[Members], networks: list[nn.Module]) -> nn.Module:
+    """The one network, or several side by side."""
+    return kind(networks) if len(networks) > 1 else networks[0]
 
 
 def _read_choices(action_space: spaces.Space) -> dict[str, int]:

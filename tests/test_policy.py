@@ -258,18 +258,6 @@ def test_muon_moves_the_matrices_of_glimpse_network_and_core_alone():
     assert len(seeing) == 5  # What, where, both; weight_ih and weight_hh.
 
 
-def test_a_hidden_layer_between_the_state_and_the_scores():
-    policy = make_policy(class_hidden=7, muon_gain=1.0)
-    output = policy(tensors(observe(3)), policy.initial_state(3))
-    first, _, second = policy.class_head
-    torch.testing.assert_close(output.logits[0], second(first(output.state[0]).relu()))
-    assert first.out_features == second.in_features == 7
-    assert gradients(output.logits[0].sum(), policy) == {"class_head", "core", "glimpse_network"}
-    rest = {id(part) for part in policy.optimizer.param_groups[0]["params"]}
-    assert id(first.weight) not in rest
-    assert id(second.weight) in rest
-
-
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
@@ -286,7 +274,8 @@ def test_a_hidden_layer_between_the_state_and_the_scores():
         ({"location_input": "sight"}, r"location_input must be one of \('state', 'glimpse', 'saliency'\), got 'sight'"),
         ({"use_sde": True}, "use_sde"),
         ({"scan_steps": -1}, "scan_steps must be at least 0"),
-        ({"class_hidden": -1}, "class_hidden must be at least 0"),
+        ({"members": 0}, "members must be at least 1"),
+        ({"members": 3}, "members must be at least 1 and divide hidden_size and core_size, got 3 for 128 and 256"),
         ({"muon_gain": -1}, "muon_gain must be at least 0"),
         ({"dropout": 1.0}, "dropout must be at least 0 and below 1, got 1.0"),
     ],
