@@ -66,8 +66,8 @@ def baseline_loss(values: Tensor, returns: Tensor) -> Tensor:
 
 
 def classification_loss(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
-    """Cross-entropy of logits (T, N, ..., K) against labels (T, N, ...), averaged over what has weight (T, N, ...)."""
-    losses = F.cross_entropy(logits.flatten(0, -2), labels.flatten(), reduction="none")
+    """Cross-entropy of logits (T, N, K) against labels (T, N), averaged over the steps with weight (T, N)."""
+    losses = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none")
     return _mean(losses, weights.flatten())
 
 

@@ -17,7 +17,6 @@ from agents.core_policy import CorePolicy
 from agents.distributions import choice_log_prob, location_log_prob, sample_choice, sample_location
 from agents.extractor import GlimpseInput
 from agents.looking import Saliency, hold_inside
-from agents.members import CoreMembers, GlimpseMembers, HeadMembers, Members, joint_scores
 from agents.networks import CORES, State, find_class
 from agents.vec_env import ScoresBox
 
@@ -34,7 +33,6 @@ class Outputs(NamedTuple):
     value: Tensor  # (...), the baseline b_t
     class_values: Tensor  # (..., K), the baseline for each class, or (..., 1) where it is the same for all
     state: State  # for the next step
-    votes: Tensor  # (..., M, K), scores of the first choice by each of the policy's members
 
 
 class RAMPolicy(CorePolicy):
@@ -59,9 +57,6 @@ class RAMPolicy(CorePolicy):
         location_policy: "learned", or "random": every location is drawn from all of the scene, and nothing is learned of them.
         hidden_size: units of h_g and h_l each.
         core_size: units of g_t and h_t each.
-        members: glimpse network and core are split into so many that see the same glimpses, each with its own class head and its
-            share of `hidden_size` and `core_size`. The class's loss is the mean of theirs, what is chosen follows the mean of
-            their probabilities, and all others heads see all of h_t. See `members`.
         location_std: the standard deviation of the location, in units of [-1, 1].
         location_input: what the location network sees. "state": h_t alone, as in the paper. "glimpse": beside h_t the glimpse
             itself, and where it was taken. h_t learns what tells classes apart: where in the glimpse something lies can hardly
@@ -100,7 +95,6 @@ class RAMPolicy(CorePolicy):
         location_policy: str = "learned",
         hidden_size: int = 128,
         core_size: int = 256,
-        members: int = 1,
         location_std: float = 0.1,
         location_input: str = "state",
         scene_size: float | list[float] | None = None,
@@ -144,17 +138,12 @@ class RAMPolicy(CorePolicy):
         for name, value in (("scan_steps", scan_steps), ("location_hidden", location_hidden), ("muon_gain", muon_gain)):
             if not value >= 0:
                 raise ValueError(f"{name} must be at least 0, got {value!r}")
-        if members < 1 or hidden_size % members or core_size % members:
-            raise ValueError(
-                "members must be at least 1 and divide hidden_size and core_size, got "
-                f"{members!r} for {hidden_size!r} and {core_size!r}"
-            )
         if not 0 <= dropout < 1:
             raise ValueError(f"dropout must be at least 0 and below 1, got {dropout!r}")
         if use_sde:
             raise ValueError("use_sde is not supported: the location's width is fixed (location_std)")
         self.core_name, self.network_name, self.location_policy = core, glimpse_network, location_policy
-        self.hidden_size, self.members = hidden_size, members
+        self.hidden_size = hidden_size
         self.location_input, self.location_hidden, self.scene_size = location_input, location_hidden, scene_size
         self.location_std, self.location_gain = location_std, location_gain
         self.std_now = location_std  # Where it is annealed, `RAM` sets it.
@@ -166,9 +155,8 @@ class RAMPolicy(CorePolicy):
         self.choices = choices
         self._scores = [2 * np.eye(size, dtype=np.float32) - 1 for size in choices.values()]  # What is sent for each choice.
         first, *others = choices.values()
-        shapes, own = (self.input.glimpse_shape, self.input.where_size), (hidden_size // members, core_size // members)
-        self.glimpse_network = _together(GlimpseMembers, [network_class(*shapes, *own) for _ in range(members)])
-        self.core = _together(CoreMembers, [core_class(own[1], own[1]) for _ in range(members)])
+        self.glimpse_network = network_class(self.input.glimpse_shape, self.input.where_size, hidden_size, core_size)
+        self.core = core_class(core_size, core_size)
         seen = math.prod(self.input.glimpse_shape) + self.input.where_size if location_input != "state" else 0
         self.location_head: nn.Module = nn.Linear(location_hidden or core_size + seen, 2)
         if location_hidden:
@@ -177,7 +165,7 @@ class RAMPolicy(CorePolicy):
             self.saliency = Saliency(self.input.glimpse_shape, core_size, scene_size)
         if scan_steps > 0:
             self.scan = nn.Parameter(SCAN_START * torch.randn(scan_steps, 2))
-        self.class_head = _together(HeadMembers, [nn.Linear(own[1], first) for _ in range(members)])
+        self.class_head = nn.Linear(core_size, first)
         if others:
             self.look_head = nn.Linear(core_size, sum(others))
         self.baseline_head = nn.Linear(core_size, first if baseline_by_class else 1)
@@ -193,14 +181,13 @@ class RAMPolicy(CorePolicy):
         detached = hidden.detach()
         looking = hidden if self.location_gradient == "full" else detached
         mean = self._location_mean(looking, obs, step)
-        scores = self.class_head(hidden)
-        votes, logits = (scores, joint_scores(scores)) if self.members > 1 else (scores.unsqueeze(-2), scores)
+        logits = self.class_head(hidden)
         values = self.baseline_head(hidden if self.baseline_gradient == "full" else detached)
         # Who acts does not know the class: what it believes has to do.
         value = (values * logits.detach().softmax(-1)).sum(-1) if self.baseline_by_class else values.squeeze(-1)
         others = list(self.choices.values())[1:]
         looks = self.look_head(looking).split(others, dim=-1) if others else ()
-        return Outputs(mean, (logits, *looks), value, values, state, votes)
+        return Outputs(mean, (logits, *looks), value, values, state)
 
     def _location_mean(self, hidden: Tensor, obs: dict[str, Tensor], step: Tensor) -> Tensor:
         """Where to look next (..., 2), out of h_t (..., H)."""
@@ -268,7 +255,6 @@ class RAMPolicy(CorePolicy):
             "location_policy": self.location_policy,
             "hidden_size": self.hidden_size,
             "core_size": self.core_size,
-            "members": self.members,
             "location_std": self.location_std,
             "location_input": self.location_input,
             "scene_size": self.scene_size,
@@ -285,11 +271,6 @@ class RAMPolicy(CorePolicy):
             "optimizer_class": self.optimizer_class,
             "optimizer_kwargs": self.optimizer_kwargs,
         }
-
-
-def _together(kind: type[Members], networks: list[nn.Module]) -> nn.Module:
-    """The one network, or several side by side."""
-    return kind(networks) if len(networks) > 1 else networks[0]
 
 
 def _read_choices(action_space: spaces.Space) -> dict[str, int]:

@@ -207,9 +207,7 @@ class RAM(EpisodeLearner):
         if self.class_loss == "cross_entropy":
             assert batch.labels is not None
             counts = everywhere if self.class_loss_steps == "all" else 1 - batch.looked_at
-            each = outputs.votes.shape[:-1]  # (T, N, M)
-            labels, counts = (part.unsqueeze(-1).expand(each) for part in (batch.labels, counts))
-            losses["class_loss"] = classification_loss(outputs.votes, labels, counts)
+            losses["class_loss"] = classification_loss(outputs.logits[0], batch.labels, counts)
             chosen_by_reward = outputs.logits[1:]
         else:
             losses["class_loss"] = policy_loss(1, everywhere)

@@ -274,8 +274,6 @@ def test_muon_moves_the_matrices_of_glimpse_network_and_core_alone():
         ({"location_input": "sight"}, r"location_input must be one of \('state', 'glimpse', 'saliency'\), got 'sight'"),
         ({"use_sde": True}, "use_sde"),
         ({"scan_steps": -1}, "scan_steps must be at least 0"),
-        ({"members": 0}, "members must be at least 1"),
-        ({"members": 3}, "members must be at least 1 and divide hidden_size and core_size, got 3 for 128 and 256"),
         ({"muon_gain": -1}, "muon_gain must be at least 0"),
         ({"dropout": 1.0}, "dropout must be at least 0 and below 1, got 1.0"),
     ],
