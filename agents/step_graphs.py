@@ -25,8 +25,6 @@ class StepGraphs:
 
     def __init__(self, policy: CorePolicy) -> None:
         self._policy = policy
-        # A recording would make these on a stream of its own, where each gradient would have to be waited for.
-        self._accumulators = [part.expand_as(part).grad_fn.next_functions[0][0] for part in policy.parameters()]  # type: ignore
         self._graphs: list[Any] = []
 
     def __call__(self, index: int, obs: Observations, state: State) -> Any:
