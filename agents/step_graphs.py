@@ -25,6 +25,9 @@ class StepGraphs:
 
     def __init__(self, policy: CorePolicy) -> None:
         self._policy = policy
+        # Recordings have a stream of their own, and with them what sums up the gradients: that it has to wait is as it should be.
+        if hasattr(torch.autograd.graph, "set_warn_on_accumulate_grad_stream_mismatch"):
+            torch.autograd.graph.set_warn_on_accumulate_grad_stream_mismatch(False)
         self._graphs: list[Any] = []
 
     def __call__(self, index: int, obs: Observations, state: State) -> Any:

@@ -182,11 +182,17 @@ def describe(run: Run, model: BaseAlgorithm, evaluation: TimedEvalCallback) -> d
         "last_validation_error": round(100 * (1 - float(curve["successes"][-1].mean())), 2),
         "command": trial.command,
         "commit": run.commit,
-        "machine": f"{name_processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} torch thread(s), {model.device}",
+        "machine": describe_machine(model.device),
         "torch": torch.__version__,
         "settings": run.settings,
         "env_kwargs": run.env_kwargs,
     }
+
+
+def describe_machine(device: torch.device) -> str:
+    """The processor and what the networks run on: the GPU's name, or "cpu"."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    return f"{name_processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} torch thread(s), {name}"
 
 
 def draw(run: Run, model: BaseAlgorithm) -> None:

@@ -9,7 +9,7 @@ import yaml
 from stable_baselines3 import PPO
 
 from agents import algorithms, evaluation, get_algorithm, make_vec_env, register_algorithm, training
-from agents.training import run_trial
+from agents.training import describe_machine, run_trial
 from agents.trial import Trial
 from ram_envs import load_images
 
@@ -333,3 +333,9 @@ def test_algorithms_of_ones_own(tmp_path, registry):
     assert run_trial(config(tmp_path / "shy", "shy_ppo"))["settings"]["n_steps"] == 5
     limited = run_trial(config(tmp_path / "limited", "always", minutes=0.001, n_timesteps=None))
     assert limited["n_timesteps"] > 0
+
+
+def test_the_machine_is_described_with_its_gpu(monkeypatch):
+    assert describe_machine(torch.device("cpu")).endswith(f", {torch.get_num_threads()} torch thread(s), cpu")
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"card {device.index}")
+    assert describe_machine(torch.device("cuda", 1)).endswith(" torch thread(s), card 1")
