@@ -15,9 +15,11 @@ import torch
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecEnv, VecFrameStack
+from torch.utils._pytree import tree_map_only
 
 from agents.callbacks import TimedEvalCallback
 
+CPU = torch.device("cpu")
 # What algorithms carry from step to step and do not save, or do not load: the recurrent states, what is replayed, and the random
 # state that actions are drawn from to explore.
 _UNSAVED = ("_state", "_last_lstm_states", "replay_buffer", "action_space")
@@ -57,7 +59,7 @@ class ResumeCallback(BaseCallback):
         self.model.save(weights)
         state = {
             "model": weights.getvalue(),
-            "unsaved": {name: getattr(self.model, name) for name in _UNSAVED if hasattr(self.model, name)},
+            "unsaved": {name: _on(CPU, getattr(self.model, name)) for name in _UNSAVED if hasattr(self.model, name)},
             "random": (random.getstate(), np.random.get_state(), torch.get_rng_state()),  # noqa: NPY002 (SB3 draws from it)
             "cuda": torch.cuda.get_rng_state_all() if self.model.device.type == "cuda" else [],
             "env": _env_state(self.training_env),
@@ -75,7 +77,7 @@ def resume(
 ) -> BaseAlgorithm:
     """The model of a `ResumeCallback`'s file, with everything else as it was; `learn(..., reset_num_timesteps=False)` goes on.
 
-    The file is a pickle: resume from your own runs only.
+    The file is a pickle: resume from your own runs only. On another device than before it goes on too, but not bit for bit.
 
     Args:
         load: the algorithm's own `load`.
@@ -91,7 +93,7 @@ def resume(
     model = load(io.BytesIO(state["model"]), env=env, force_reset=not can_restore, **kwargs)
     for name, value in state["unsaved"].items():
         if can_restore or name in ("replay_buffer", "action_space"):
-            setattr(model, name, value)
+            setattr(model, name, _on(model.device, value))
     if can_restore:
         _set_env_state(env, state["env"])
     evaluation.set_state(state["evaluation"])
@@ -101,6 +103,11 @@ def resume(
     torch.set_rng_state(state["random"][2])
     torch.cuda.set_rng_state_all(state["cuda"])
     return model
+
+
+def _on(device: torch.device, value: Any) -> Any:
+    """What is carried from step to step, with its tensors on the device: the run may go on where there is no GPU."""
+    return tree_map_only(torch.Tensor, lambda part: part.to(device), value)
 
 
 def _env_state(env: Any) -> tuple[Any, ...] | None:

@@ -14,7 +14,7 @@ from stable_baselines3.common.noise import NormalActionNoise
 from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecMonitor
 
-from agents import EpisodePPO, get_algorithm, make_vec_env
+from agents import EpisodePPO, checkpoints, get_algorithm, make_vec_env
 from agents.callbacks import Stopwatch, TimedEvalCallback
 from agents.checkpoints import ResumeCallback, resume
 from agents.vec_env import GymnasiumVecEnv
@@ -110,6 +110,26 @@ def test_a_resumed_run_equals_an_unbroken_one(case, tmp_path):
         for name in ("timesteps", "results", "ep_lengths", "successes"):
             np.testing.assert_array_equal(first[name], second[name])
         assert (np.diff(second["train_seconds"]) > 0).all()
+
+
+def test_what_is_carried_moves_to_where_the_run_goes_on():
+    state, buffer = (torch.ones(2, 3), torch.zeros(2, 1)), object()
+    moved = checkpoints._on(torch.device("meta"), state)
+    assert [(part.device.type, part.shape) for part in moved] == [("meta", (2, 3)), ("meta", (2, 1))]
+    assert checkpoints._on(torch.device("meta"), buffer) is buffer
+    assert checkpoints._on(torch.device("meta"), None) is None
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("case", ["ram", "ram with all levers", "episode_a2c"])
+@pytest.mark.parametrize(("before", "after"), [("cuda", "cpu"), ("cpu", "cuda"), ("cuda", "cuda")])
+def test_a_run_goes_on_on_another_device(case, before, after, tmp_path):
+    algorithm = get_algorithm(CASES[case][0])
+    model = algorithm.make(make_env(case), {**algorithm.settings, **CASES[case][2]}, seed=3, device=before)
+    learn(case, model, make_evaluation(case, tmp_path / "run"), tmp_path / "run.pkl", StopAt())
+    evaluation = make_evaluation(case, tmp_path / "run")
+    model = resume(algorithm.load, tmp_path / "run.pkl", make_env(case), evaluation, device=after)
+    assert learn(case, model, evaluation, tmp_path / "run.pkl").num_timesteps >= TOTAL
 
 
 def assert_same(one, other, where):
