@@ -39,32 +39,33 @@ def _warp(images, index, moves, bent, rounding):
     around = np.zeros((num_channels, height + 2 * EDGE, width + 2 * EDGE), np.float32)
     cells = moves.shape[-1] - 1
     highest = np.float32(255 if rounding > 0 else 1)
+    across_cells, down_cells = _cells(width, cells), _cells(height, cells)
     for i in range(len(index)):
         around[:, EDGE:-EDGE, EDGE:-EDGE] = images[index[i]]
         for row in range(height):
-            v = np.float32(row * cells) / np.float32(max(height - 1, 1))
-            r = min(int(v), cells - 1)
-            v -= np.float32(r)
+            r, v = down_cells[row]
+            nodes = moves[i, :, r] * (1 - v) + moves[i, :, r + 1] * v  # (2, n), on this row
             for column in range(width):
-                u = np.float32(column * cells) / np.float32(max(width - 1, 1))
-                c = min(int(u), cells - 1)
-                u -= np.float32(c)
-                x = np.float32(column) + _between(moves[i, 0], r, c, v, u)
-                y = np.float32(row) + _between(moves[i, 1], r, c, v, u)
-                left, top = int(np.floor(x)), int(np.floor(y))
-                across, down = _cubic(x - np.float32(left)), _cubic(y - np.float32(top))
-                top, left = min(max(top - 1 + EDGE, 0), height + EDGE), min(max(left - 1 + EDGE, 0), width + EDGE)
+                c, u = across_cells[column]
+                x = np.float32(column) + (nodes[0, c] * (1 - u) + nodes[0, c + 1] * u)
+                y = np.float32(row) + (nodes[1, c] * (1 - u) + nodes[1, c + 1] * u)
+                left, top = np.floor(x), np.floor(y)
+                across, down = _cubic(x - left), _cubic(y - top)
+                j, k = min(max(int(top) - 1 + EDGE, 0), height + EDGE), min(max(int(left) - 1 + EDGE, 0), width + EDGE)
                 for channel in range(num_channels):
-                    value = _blend(around[channel], top, left, across, down)
+                    value = _blend(around[channel], j, k, across, down)
                     bent[i, channel, row, column] = min(max(value, np.float32(0)), highest) + rounding
 
 
 @njit(cache=True)
-def _between(nodes, r, c, v, u):
-    """What lies between four nodes (n, n)."""
-    upper = nodes[r, c] * (1 - u) + nodes[r, c + 1] * u
-    lower = nodes[r + 1, c] * (1 - u) + nodes[r + 1, c + 1] * u
-    return upper * (1 - v) + lower * v
+def _cells(side, cells):
+    """For each pixel of a side the cell of the grid in which it lies, and how far in it (0 to 1)."""
+    places = []
+    for pixel in range(side):
+        place = np.float32(pixel * cells) / np.float32(max(side - 1, 1))
+        cell = min(int(place), cells - 1)
+        places.append((cell, place - np.float32(cell)))
+    return places
 
 
 @njit(cache=True)
@@ -77,11 +78,13 @@ def _cubic(t):
 
 @njit(cache=True)
 def _blend(image, top, left, across, down):
-    """The weighted sum of 4x4 pixels."""
-    value = np.float32(0)
-    for j in range(4):
-        line = np.float32(0)
-        for k in range(4):
-            line += across[k] * image[top + j, left + k]
-        value += down[j] * line
-    return value
+    """The weighted sum of 4x4 pixels; a loop over them takes half as long again."""
+    upper = down[0] * _line(image, top, left, across) + down[1] * _line(image, top + 1, left, across)
+    return upper + down[2] * _line(image, top + 2, left, across) + down[3] * _line(image, top + 3, left, across)
+
+
+@njit(cache=True)
+def _line(image, row, left, across):
+    """The weighted sum of 4 pixels of a row."""
+    first = across[0] * image[row, left] + across[1] * image[row, left + 1]
+    return first + across[2] * image[row, left + 2] + across[3] * image[row, left + 3]
