@@ -21,7 +21,7 @@ from agents.film import record
 from agents.loops import LoopAlgorithm
 from agents.pretrained import PRETRAINED, load_pretrained
 from agents.runs import name_processor, parse_settings, write_result
-from agents.trial import RUN_SETTINGS, Run, Trial, make_trial, open_run
+from agents.trial import RUN_SETTINGS, Run, Trial, make_trial, note_machine, open_run
 from agents.vec_env import make_vec_env
 
 MANY_TIMESTEPS = 10**12  # With minutes the clock alone ends the training.
@@ -65,6 +65,7 @@ def train(run: Run, report: Callable[[int, float], None] | None = None) -> dict[
         print(f"Going on after {model.num_timesteps} steps")
     else:
         model = make_model(run, env)
+    note_machine(run, describe_machine(model.device))
     if not isinstance(model, LoopAlgorithm):
         callbacks.append(ResumeCallback(checkpoint, evaluation))
     n_timesteps = run.settings["n_timesteps"]
@@ -182,7 +183,7 @@ def describe(run: Run, model: BaseAlgorithm, evaluation: TimedEvalCallback) -> d
         "last_validation_error": round(100 * (1 - float(curve["successes"][-1].mean())), 2),
         "command": trial.command,
         "commit": run.commit,
-        "machine": describe_machine(model.device),
+        "machine": ", then ".join(note_machine(run, describe_machine(model.device))),
         "torch": torch.__version__,
         "settings": run.settings,
         "env_kwargs": run.env_kwargs,

@@ -125,6 +125,17 @@ def open_run(trial: Trial) -> Run:
     return run
 
 
+def note_machine(run: Run, machine: str) -> list[str]:
+    """The machines that the run has been on, this one the last, as its args.yml keeps them."""
+    path = run.folder / "args.yml"
+    kept = yaml.safe_load(path.read_text())
+    machines = kept.get("machines", [])
+    if machines[-1:] != [machine]:
+        machines = [*machines, machine]
+        write_yaml(path, {**kept, "machines": machines})
+    return machines
+
+
 def read_options(trial: Trial) -> tuple[dict[str, Any], dict[str, Any]]:
     """The settings of the algorithm, and the options of the environment with what the algorithm needs."""
     settings = read_settings(trial)

@@ -261,6 +261,21 @@ def test_an_interrupted_run_equals_an_unbroken_one(tmp_path, algo, capsys):
     assert not (tmp_path / "broken/checkpoint.pkl").exists()
 
 
+def test_a_run_names_all_machines_that_it_was_on(tmp_path, monkeypatch):
+    def stop(steps, error):
+        if steps >= 100:
+            raise Stopped
+
+    asked = config(tmp_path / "run")
+    monkeypatch.setattr(training, "name_processor", lambda: "first")
+    for _ in range(2):
+        with pytest.raises(Stopped):
+            run_trial(asked, stop)
+    monkeypatch.setattr(training, "name_processor", lambda: "second")
+    machine = run_trial(asked)["machine"]
+    assert [part.split(",")[0] for part in machine.split(", then ")] == ["first", "second"]
+
+
 def test_a_run_that_was_stopped_before_its_first_checkpoint_begins_anew(tmp_path):
     def stop(steps, error):
         raise Stopped
