@@ -38,8 +38,8 @@ class EpisodePPO(EpisodeLearner):
         vf_coef: the weight of the baseline's squared error.
         ent_coef: the weight of the entropy; a number, or a function of the remaining progress.
         max_grad_norm: gradients are scaled down to at most this norm.
-        **kwargs: `weight_average`, see `RAM`; SB3's `stats_window_size`, `tensorboard_log`, `policy_kwargs`, `verbose`, `seed`
-            and `device`.
+        **kwargs: `weight_average` and `cuda_graphs`, see `RAM`; SB3's `stats_window_size`, `tensorboard_log`, `policy_kwargs`,
+            `verbose`, `seed` and `device`.
 
     Raises:
         ValueError: an argument is out of range; the message names it.

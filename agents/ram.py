@@ -59,7 +59,7 @@ class RAM(EpisodeLearner):
         max_grad_norm: gradients are scaled down to at most this norm.
         weight_average: above 0, `predict` acts with the average of the weights over about this share of all updates so far, the
             last ones (0.1: the last tenth); learning goes on with the weights as they are.
-        cuda_graphs: whether on a GPU each step of a rollout is recorded as a CUDA graph and replayed, which is several times as
+        cuda_graphs: whether on a GPU each step of a rollout is recorded as a CUDA graph and replayed, which is about twice as
             fast, where a rollout is learned from once. False: for a core or glimpse network that can't be recorded.
         stats_window_size, tensorboard_log, policy_kwargs, verbose, seed, device: as in Stable-Baselines3.
 
