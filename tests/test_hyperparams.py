@@ -19,7 +19,8 @@ from agents.trial import HYPERPARAMS, RUN_SETTINGS, Trial, open_run
 from benchmarks.rows import TASKS
 from ram_envs.wrappers import ActionFormat
 
-FILES = {path.stem: yaml.safe_load(path.read_text()) for path in HYPERPARAMS.glob("*.yml") if path.stem != "search"}
+# Those called "search" hold what settings are drawn from.
+FILES = {path.stem: yaml.safe_load(path.read_text()) for path in HYPERPARAMS.glob("*.yml") if not path.stem.startswith("search")}
 ENTRIES = [(algo, env_id) for algo, entries in FILES.items() for env_id in entries]
 # rl_zoo3's name of each algorithm that it has.
 ZOO = {"a2c": "a2c", "dqn": "dqn", "ppo": "ppo", "recurrent_ppo": "ppo_lstm", "sac": "sac", "td3": "td3"}
@@ -140,7 +141,7 @@ def test_the_presets_called_paper_keep_to_the_papers_model(env_id, entry):
     assert look.get("core", "relu") == ("lstm" if is_game else "relu")
     assert entry.get("class_loss", "cross_entropy") == ("reinforce" if is_game else "cross_entropy")
     assert is_game or entry["class_loss_steps"] == "last"
-    free = {"n_timesteps", "n_envs", "policy", "learning_rate", "max_grad_norm", "ent_coef", "policy_kwargs"}
+    free = {"n_timesteps", "n_envs", "policy", "learning_rate", "max_grad_norm", "weight_average", "ent_coef", "policy_kwargs"}
     assert entry.keys() <= free | {"class_loss", "class_loss_steps"}
     sizes = {"location_gain", "location_std", "glimpse_mean", "glimpse_std"}
     assert look.keys() <= sizes | ({"core", "location_gradient", "baseline_gradient"} if is_game else set())

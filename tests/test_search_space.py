@@ -68,3 +68,8 @@ def test_the_space_in_the_docs_is_good(tmp_path):
     (tmp_path / "space.yml").write_text(page.split("```yaml\n")[1].split("```")[0])
     assert read_space(tmp_path / "space.yml", "ram", "GlimpseMNIST-v0")["n_epochs"] == Range(low=1, high=8)
     assert list(read_space(tmp_path / "space.yml", "ram", "GlimpseCatch-v0")) == ["gamma"]
+
+
+def test_the_space_around_the_papers_model():
+    space = read_space(SPACES.parent / "search_paper.yml", "ram", "GlimpseClutteredMNIST-v0")
+    assert list(space) == ["learning_rate", "policy_kwargs.location_std", "policy_kwargs.location_gain"]

@@ -323,7 +323,7 @@ def test_the_scenes_size_is_read_from_the_environment(size, tmp_path):
 def test_a_loaded_agent_is_told_of_scenes_of_another_size(tmp_path):
     env = make_vec_env("GlimpseClutteredMNIST-v0", 2, dataset="mnist-5k", canvas_size=80)
     trial = Trial("GlimpseClutteredMNIST-v0", str(tmp_path), trained_agent="pretrained")
-    with pytest.raises(ValueError, match=r"scene_size must be that of the environment's scenes, \[80, 80\], got 60"):
+    with pytest.raises(ValueError, match=r"scene_size must be that of the environment's scenes, \[80, 80\], got \[60, 60\]"):
         training.load_agent(trial, env)
 
 
