@@ -19,7 +19,6 @@ from torch.utils._pytree import tree_map_only
 
 from agents.callbacks import TimedEvalCallback
 
-CPU = torch.device("cpu")
 # What algorithms carry from step to step and do not save, or do not load: the recurrent states, what is replayed, and the random
 # state that actions are drawn from to explore.
 _UNSAVED = ("_state", "_last_lstm_states", "replay_buffer", "action_space")
@@ -59,7 +58,7 @@ class ResumeCallback(BaseCallback):
         self.model.save(weights)
         state = {
             "model": weights.getvalue(),
-            "unsaved": {name: _on(CPU, getattr(self.model, name)) for name in _UNSAVED if hasattr(self.model, name)},
+            "unsaved": {name: _on("cpu", getattr(self.model, name)) for name in _UNSAVED if hasattr(self.model, name)},
             "random": (random.getstate(), np.random.get_state(), torch.get_rng_state()),  # noqa: NPY002 (SB3 draws from it)
             "cuda": torch.cuda.get_rng_state_all() if self.model.device.type == "cuda" else [],
             "env": _env_state(self.training_env),
@@ -105,7 +104,7 @@ def resume(
     return model
 
 
-def _on(device: torch.device, value: Any) -> Any:
+def _on(device: torch.device | str, value: Any) -> Any:
     """What is carried from step to step, with its tensors on the device: the run may go on where there is no GPU."""
     return tree_map_only(torch.Tensor, lambda part: part.to(device), value)
 

@@ -65,7 +65,7 @@ def train(run: Run, report: Callable[[int, float], None] | None = None) -> dict[
         print(f"Going on after {model.num_timesteps} steps")
     else:
         model = make_model(run, env)
-    note_machine(run, describe_machine(model.device))
+    machines = note_machine(run, describe_machine(model.device))
     if not isinstance(model, LoopAlgorithm):
         callbacks.append(ResumeCallback(checkpoint, evaluation))
     n_timesteps = run.settings["n_timesteps"]
@@ -80,7 +80,7 @@ def train(run: Run, report: Callable[[int, float], None] | None = None) -> dict[
     )
     model.save(run.folder / "model.zip")
     best = trial.algorithm.load(run.folder / "best_model.zip", env=env, device=trial.device)
-    result = describe(run, model, evaluation)
+    result = describe(run, model, evaluation, machines)
     if trial.test:
         result |= test(best, trial.env, run.env_kwargs)
     write_result(run.folder / "result.json", result)
@@ -162,7 +162,7 @@ def load_agent(trial: Trial, env: VecMonitor) -> BaseAlgorithm:
     return model
 
 
-def describe(run: Run, model: BaseAlgorithm, evaluation: TimedEvalCallback) -> dict[str, Any]:
+def describe(run: Run, model: BaseAlgorithm, evaluation: TimedEvalCallback, machines: list[str]) -> dict[str, Any]:
     """What result.json says of the training."""
     trial = run.trial
     wall, cpu = evaluation.stopwatch.read()
@@ -183,7 +183,7 @@ def describe(run: Run, model: BaseAlgorithm, evaluation: TimedEvalCallback) -> d
         "last_validation_error": round(100 * (1 - float(curve["successes"][-1].mean())), 2),
         "command": trial.command,
         "commit": run.commit,
-        "machine": ", then ".join(note_machine(run, describe_machine(model.device))),
+        "machine": ", then ".join(machines),
         "torch": torch.__version__,
         "settings": run.settings,
         "env_kwargs": run.env_kwargs,

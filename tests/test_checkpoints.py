@@ -114,10 +114,10 @@ def test_a_resumed_run_equals_an_unbroken_one(case, tmp_path):
 
 def test_what_is_carried_moves_to_where_the_run_goes_on():
     state, buffer = (torch.ones(2, 3), torch.zeros(2, 1)), object()
-    moved = checkpoints._on(torch.device("meta"), state)
+    moved = checkpoints._on("meta", state)
     assert [(part.device.type, part.shape) for part in moved] == [("meta", (2, 3)), ("meta", (2, 1))]
-    assert checkpoints._on(torch.device("meta"), buffer) is buffer
-    assert checkpoints._on(torch.device("meta"), None) is None
+    assert checkpoints._on("meta", buffer) is buffer
+    assert checkpoints._on("meta", None) is None
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
