@@ -70,6 +70,8 @@ class RAMPolicy(CorePolicy):
         scan_steps: for so many steps of an episode the location's mean has a learned offset of its own, a path that the eye
             takes whatever it sees; Linear(h_t) bends it. 0 is the paper's model. The offset is learned from all images together,
             so that a useful path is found long before h_t tells places apart.
+        scan_start: the path to begin with, [x, y] of the second look and of those after it, at most `scan_steps`, in [-1, 1].
+            What is not given, or None: near the scene's middle, at random.
         location_gradient, baseline_gradient: "head" or "full", see above.
         baseline_by_class: the baseline has an output for each class, and while learning that of the true class counts. The class
             is drawn before anything is looked at, so that the gradient is as unbiased as before, and varies less.
@@ -101,6 +103,7 @@ class RAMPolicy(CorePolicy):
         location_hidden: int = 0,
         location_gain: float = 0.1,
         scan_steps: int = 0,
+        scan_start: list[list[float]] | None = None,
         location_gradient: str = "head",
         baseline_gradient: str = "head",
         baseline_by_class: bool = False,
@@ -147,7 +150,7 @@ class RAMPolicy(CorePolicy):
         self.location_input, self.location_hidden, self.scene_size = location_input, location_hidden, scene_size
         self.location_std, self.location_gain = location_std, location_gain
         self.std_now = location_std  # Where it is annealed, `RAM` sets it.
-        self.scan_steps = scan_steps
+        self.scan_steps, self.scan_start = scan_steps, scan_start
         self.location_gradient, self.baseline_gradient = location_gradient, baseline_gradient
         self.baseline_by_class = baseline_by_class
         self.glimpse_mean, self.glimpse_std = glimpse_mean, glimpse_std
@@ -163,8 +166,9 @@ class RAMPolicy(CorePolicy):
             self.location_head = nn.Sequential(nn.Linear(core_size + seen, location_hidden), nn.ReLU(), self.location_head)
         if scene_size is not None:
             self.saliency = Saliency(self.input.glimpse_shape, core_size, scene_size)
+        path = _first_path(scan_steps, scan_start)
         if scan_steps > 0:
-            self.scan = nn.Parameter(SCAN_START * torch.randn(scan_steps, 2))
+            self.scan = nn.Parameter(path)
         self.class_head = nn.Linear(core_size, first)
         if others:
             self.look_head = nn.Linear(core_size, sum(others))
@@ -261,6 +265,7 @@ class RAMPolicy(CorePolicy):
             "location_hidden": self.location_hidden,
             "location_gain": self.location_gain,
             "scan_steps": self.scan_steps,
+            "scan_start": self.scan_start,
             "location_gradient": self.location_gradient,
             "baseline_gradient": self.baseline_gradient,
             "baseline_by_class": self.baseline_by_class,
@@ -271,6 +276,17 @@ class RAMPolicy(CorePolicy):
             "optimizer_class": self.optimizer_class,
             "optimizer_kwargs": self.optimizer_kwargs,
         }
+
+
+def _first_path(scan_steps: int, scan_start: list[list[float]] | None) -> Tensor:
+    """The path before anything is learned, (scan_steps, 2) and before the gain."""
+    path = SCAN_START * torch.randn(scan_steps, 2)
+    if scan_start is not None:
+        given = np.asarray(scan_start, np.float32)
+        if given.ndim != 2 or given.shape[1] != 2 or len(given) > scan_steps or not (np.abs(given) <= 1).all():
+            raise ValueError(f"scan_start must be at most {scan_steps} places [x, y] in [-1, 1] (scan_steps), got {scan_start!r}")
+        path[: len(given)] = torch.from_numpy(given) / SCAN_GAIN
+    return path
 
 
 def _read_choices(action_space: spaces.Space) -> dict[str, int]:

@@ -176,6 +176,19 @@ def test_each_scale_is_normalised_by_its_own():
         make_policy(glimpse_std=[1.0, 2.0])
 
 
+def test_the_path_begins_where_it_is_told_to():
+    policy = make_policy(scan_steps=3, scan_start=[[0.5, -0.25], [-1.0, 1.0]])
+    torch.nn.init.zeros_(policy.location_head.weight)
+    torch.nn.init.zeros_(policy.location_head.bias)
+    state, means = policy.initial_state(2), []
+    for step in range(3):
+        output = policy(tensors(observe(2, step)), state)
+        state = output.state
+        means.append(output.location_mean[0])
+    torch.testing.assert_close(torch.stack(means[:2]), torch.tensor([[0.5, -0.25], [-1.0, 1.0]]))
+    assert 0 < means[2].abs().max() < 1  # Not given: near the middle, at random.
+
+
 @pytest.mark.parametrize("cut", [False, True])
 @pytest.mark.parametrize("core", CORES)
 def test_unrolling_equals_stepping(core, cut):
@@ -274,6 +287,10 @@ def test_muon_moves_the_matrices_of_glimpse_network_and_core_alone():
         ({"location_input": "sight"}, r"location_input must be one of \('state', 'glimpse', 'saliency'\), got 'sight'"),
         ({"use_sde": True}, "use_sde"),
         ({"scan_steps": -1}, "scan_steps must be at least 0"),
+        ({"scan_steps": 1, "scan_start": [[0, 0], [0, 1]]}, r"at most 1 places \[x, y\] in \[-1, 1\] \(scan_steps\), got \[\[0, 0\]"),
+        ({"scan_steps": 2, "scan_start": [0.0, 0.5]}, "scan_start must be at most 2 places"),
+        ({"scan_steps": 2, "scan_start": [[0.0, 1.5]]}, "scan_start must be at most 2 places"),
+        ({"scan_start": [[0.0, 0.5]]}, "scan_start must be at most 0 places"),
         ({"muon_gain": -1}, "muon_gain must be at least 0"),
         ({"dropout": 1.0}, "dropout must be at least 0 and below 1, got 1.0"),
     ],
