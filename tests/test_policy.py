@@ -287,7 +287,10 @@ def test_muon_moves_the_matrices_of_glimpse_network_and_core_alone():
         ({"location_input": "sight"}, r"location_input must be one of \('state', 'glimpse', 'saliency'\), got 'sight'"),
         ({"use_sde": True}, "use_sde"),
         ({"scan_steps": -1}, "scan_steps must be at least 0"),
-        ({"scan_steps": 1, "scan_start": [[0, 0], [0, 1]]}, r"at most 1 places \[x, y\] in \[-1, 1\] \(scan_steps\), got \[\[0, 0\]"),
+        (
+            {"scan_steps": 1, "scan_start": [[0, 0], [0, 1]]},
+            r"at most 1 places \[x, y\] in \[-1, 1\] \(scan_steps\), got \[\[0, 0\]",
+        ),
         ({"scan_steps": 2, "scan_start": [0.0, 0.5]}, "scan_start must be at most 2 places"),
         ({"scan_steps": 2, "scan_start": [[0.0, 1.5]]}, "scan_start must be at most 2 places"),
         ({"scan_start": [[0.0, 0.5]]}, "scan_start must be at most 0 places"),
