@@ -22,10 +22,14 @@ ACTION_WRAPPER = "ram_envs.wrappers.ActionFormat"
 
 def new_run(log_folder: Path, algo: str, env_id: str) -> Path:
     """Make the folder of the next run, such as logs/ram/GlimpseMNIST-v0_3."""
-    number = max((number for number, _ in _runs(log_folder, algo, env_id)), default=0) + 1
-    folder = log_folder / algo / f"{env_id}_{number}"
-    folder.mkdir(parents=True)
-    return folder
+    while True:
+        number = max((number for number, _ in _runs(log_folder, algo, env_id)), default=0) + 1
+        folder = log_folder / algo / f"{env_id}_{number}"
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:  # Another run, begun at the same moment, was faster.
+            continue
+        return folder
 
 
 def unfinished_run(log_folder: Path, algo: str, env_id: str) -> Path:

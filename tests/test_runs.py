@@ -32,6 +32,19 @@ def test_runs_are_numbered_and_the_newest_unfinished_is_found(tmp_path):
     assert runs.new_run(tmp_path, "ram", "B-v0").name == "B-v0_1"
 
 
+def test_two_runs_that_begin_at_once_have_folders_of_their_own(tmp_path, monkeypatch):
+    listed = runs._runs
+
+    def list_and_be_overtaken(*where):
+        known = listed(*where)
+        if not known:
+            (tmp_path / "ram" / "A-v0_1").mkdir(parents=True)
+        return known
+
+    monkeypatch.setattr(runs, "_runs", list_and_be_overtaken)
+    assert runs.new_run(tmp_path, "ram", "A-v0").name == "A-v0_2"
+
+
 def test_hyperparameters_are_read_for_one_environment(tmp_path):
     file = tmp_path / "ram.yml"
     file.write_text("A-v0: &a\n  learning_rate: lin_0.5\n  n_envs: 3\nB-v0:\n  <<: *a\n  n_envs: 4\n")
