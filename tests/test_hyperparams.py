@@ -143,7 +143,7 @@ def test_the_presets_called_paper_keep_to_the_papers_model(env_id, entry):
     assert is_game or entry["class_loss_steps"] == "last"
     free = {"n_timesteps", "n_envs", "policy", "learning_rate", "max_grad_norm", "weight_average", "ent_coef", "policy_kwargs"}
     assert entry.keys() <= free | {"class_loss", "class_loss_steps"}
-    sizes = {"location_gain", "location_std", "glimpse_mean", "glimpse_std"}
+    sizes = {"location_gain", "location_std", "glimpse_mean", "glimpse_std", "optimizer_kwargs"}
     assert look.keys() <= sizes | ({"core", "location_gradient", "baseline_gradient"} if is_game else set())
 
 
