@@ -20,7 +20,7 @@ WHOLE_SCENE = ("fc64", "fc256", "conv")  # The algorithm itself says how these l
 LOOK = {"num_scales", "num_glimpses", "initial_location", "glimpse_size"}
 # Options of an environment that leave the task what it is: how it is spoken to, in which order images come, and how training
 # images are bent; those of validation and test never are.
-FREE = {"action_format", "location_grid", "image_order", "warp"}
+FREE = {"action_format", "location_grid", "image_order", "warp", "affine"}
 
 
 @dataclass(frozen=True)

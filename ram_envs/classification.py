@@ -38,6 +38,9 @@ class GlimpseClassification(Task):
         clutter_size: the side of such a piece in pixels.
         warp: in the split "train" each image is bent at random by up to so many pixels, so that no pass over the images repeats
             another, see `ram_envs.warping`; 0: images as they are.
+        affine: in the split "train" each image is turned, stretched and slanted at random as a whole: what is seen (x, y) from its
+            middle is what lay at (x, y) + A (x, y), where the four entries of A are at most this (0.1: turned by up to about 6
+            degrees, stretched by up to a tenth).
         glimpse_size: g, the side of a glimpse in pixels.
         num_scales: k, the number of patches, each twice as wide as the one before.
         num_glimpses: T, the glimpses seen before the class counts; with `stop_action` the most that can be seen.
@@ -72,6 +75,7 @@ class GlimpseClassification(Task):
         num_clutter: int = 0,
         clutter_size: int = 8,
         warp: float = 0.0,
+        affine: float = 0.0,
         glimpse_size: int = 8,
         num_scales: int = 1,
         num_glimpses: int = 7,
@@ -89,15 +93,16 @@ class GlimpseClassification(Task):
             raise ValueError(f"glimpse_cost must be a number of at least 0, got {glimpse_cost!r}")
         if not 0 <= warp < np.inf:
             raise ValueError(f"warp must be a number of pixels of at least 0, got {warp!r}")
+        if not 0 <= affine < 1:
+            raise ValueError(f"affine must be in [0, 1), got {affine!r}")
         if image_order not in IMAGE_ORDERS:
             raise ValueError(f"image_order must be one of {IMAGE_ORDERS}, got {image_order!r}")
         super().__init__(num_envs)
         self.images = load_images(dataset, split)
         self.split, self.image_order = split, image_order
         self.num_glimpses, self.glimpse_cost = num_glimpses, float(glimpse_cost)
-        self.scene_maker = SceneMaker(
-            self.images.images, canvas_size, num_clutter, clutter_size, reach=warp if split == "train" else 0.0
-        )
+        bent = (warp, affine) if split == "train" else (0.0, 0.0)
+        self.scene_maker = SceneMaker(self.images.images, canvas_size, num_clutter, clutter_size, *bent)
         zooms = num_zooms if zoom_action else 1
         retina = Retina(self.scene_maker.shape, glimpse_size, num_scales, zooms, self.images.images.dtype)
         self.gaze = Gaze(num_envs, retina, initial_location)

@@ -29,6 +29,7 @@ class SceneMaker:
         clutter_size: the side of such a piece.
         reach: each image is bent at random, by up to so many pixels, see `ram_envs.warping`; the pieces are cut out of images as
             they are.
+        slope: each image is turned, stretched and slanted at random besides, see `ram_envs.warping`.
 
     Attributes:
         shape: ([C,] H, W) of a scene.
@@ -44,6 +45,7 @@ class SceneMaker:
         num_clutter: int = 0,
         clutter_size: int = 8,
         reach: float = 0.0,
+        slope: float = 0.0,
     ) -> None:
         height, width = images.shape[-2:]
         check_whole("num_clutter", num_clutter, 0)
@@ -56,7 +58,8 @@ class SceneMaker:
         if num_clutter and len(images) < 2:
             raise ValueError(f"num_clutter={num_clutter} needs other images to cut clutter from, but there is only one")
         self.shape = (*images.shape[1:-2], *sides)
-        self.num_clutter, self.clutter_size, self.reach = num_clutter, clutter_size, reach
+        self.num_clutter, self.clutter_size = num_clutter, clutter_size
+        self.reach, self.slope = reach, slope
         self._images = images.reshape(len(images), -1, height, width)
 
     def make(self, index: NDArray[np.int64], streams: NDArray[np.uint64], scenes: NDArray, envs: NDArray, margin: int) -> None:
@@ -65,10 +68,11 @@ class SceneMaker:
         scenes are (N, [C,] margin + H, margin + W), see `ram_envs.retina.Retina`.
         """
         num_draws = 2 + _DRAWS_PER_CLUTTER * self.num_clutter
-        draws, _ = draw_uniform(streams, num_draws + (WARP_DRAWS if self.reach else 0))
+        bends = self.reach > 0 or self.slope > 0
+        draws, _ = draw_uniform(streams, num_draws + (WARP_DRAWS if bends else 0))
         pictures, which = self._images, index
-        if self.reach:
-            pictures, which = warp(self._images, index, draws[:, num_draws:], self.reach), np.arange(len(index))
+        if bends:
+            pictures, which = warp(self._images, index, draws[:, num_draws:], self.reach, self.slope), np.arange(len(index))
         scenes = scenes.reshape(len(scenes), -1, *scenes.shape[-2:])
         brightest = 255 if scenes.dtype == np.uint8 else 1
         pieces = (self.num_clutter, self.clutter_size)

@@ -1,7 +1,8 @@
 """Images bent a little, each in its own way, so that a pass over a data set never shows the same picture twice.
 
 A grid of 3x3 nodes lies over the image, each node is moved by a random amount, and what lies between follows (Simard et al. 2003
-move every pixel and smooth; a coarse grid does both at once). Moved together the nodes shift, turn, stretch and slant the image.
+move every pixel and smooth; a coarse grid does both at once). All nodes together can follow a random linear map besides: it
+turns, stretches and slants the image as a whole.
 
 Between pixels the image is cubic: linear interpolation blurs, and what learns from blurred images errs on sharp ones.
 """
@@ -14,10 +15,10 @@ from numpy.typing import NDArray
 
 NODES = 3  # To a side.
 EDGE = 4  # Nothing lies around an image for so many pixels: enough for the 4x4 around any place.
-DRAWS = 2 * NODES * NODES  # For an image: x and y of each node.
+DRAWS = 2 * NODES * NODES + 4  # For an image: x and y of each node, then the linear map.
 
 
-def warp(images: NDArray, index: NDArray[np.int64], draws: NDArray[np.floating], reach: float) -> NDArray:
+def warp(images: NDArray, index: NDArray[np.int64], draws: NDArray[np.floating], reach: float, slope: float = 0.0) -> NDArray:
     """Bend each of the images index (m,): (M, C, H, W) -> (m, C, H, W).
 
     Args:
@@ -25,11 +26,24 @@ def warp(images: NDArray, index: NDArray[np.int64], draws: NDArray[np.floating],
         index: which to bend.
         draws: (m, `DRAWS`) in [0, 1), where the nodes go.
         reach: the farthest that a node is moved along each axis, in pixels.
+        slope: beside it each node is moved by a linear map of its place (x, y) from the image's middle, the same for all nodes of
+            an image, whose four entries are at most this.
     """
     bent = np.empty((len(index), *images.shape[1:]), images.dtype)
-    moves = ((2 * draws - 1) * reach).reshape(-1, 2, NODES, NODES).astype(np.float32)
+    draws = 2 * draws - 1
+    moves = reach * draws[:, : 2 * NODES * NODES].reshape(-1, 2, NODES, NODES)
+    if slope:
+        moves += slope * np.einsum("mij,jrc->mirc", draws[:, 2 * NODES * NODES :].reshape(-1, 2, 2), _places(*images.shape[-2:]))
+    moves = moves.astype(np.float32)
     _warp(images, index, moves, bent, 0.5 if images.dtype == np.uint8 else 0.0)
     return bent
+
+
+def _places(height: int, width: int) -> NDArray[np.float64]:
+    """Where the nodes lie, from the image's middle, in pixels, x first: (2, n, n)."""
+    down, across = (np.linspace(-1, 1, NODES) * (side - 1) / 2 for side in (height, width))
+    y, x = np.meshgrid(down, across, indexing="ij")
+    return np.stack([x, y])
 
 
 @njit(cache=True)

@@ -132,6 +132,8 @@ def test_shuffled_passes_can_be_taken_up_again():
     ("options", "message"),
     [
         ({"warp": -1}, "warp must be a number of pixels of at least 0, got -1"),
+        ({"affine": 1}, r"affine must be in \[0, 1\), got 1"),
+        ({"affine": -0.1}, r"affine must be in \[0, 1\), got -0.1"),
         ({"num_glimpses": 0}, "num_glimpses must be"),
         ({"num_glimpses": 2.0}, "num_glimpses must be"),
         ({"glimpse_size": 0}, "glimpse_size must be"),
@@ -173,7 +175,8 @@ def test_translated_and_cluttered_scenes_are_fixed_by_index_and_split():
     assert (one.unwrapped.task.scenes != other.unwrapped.task.scenes).any()
 
 
-def test_training_images_alone_are_bent():
+@pytest.mark.parametrize("bending", [{"warp": 3.0}, {"affine": 0.3}, {"warp": 3.0, "affine": 0.3}])
+def test_training_images_alone_are_bent(bending):
     def scenes(**options):
         task = GlimpseClassification(8, dataset=DATASET, image_order="sequential", **options)
         task.seed(np.arange(8, dtype=np.uint64), np.ones(8, bool))
@@ -184,11 +187,11 @@ def test_training_images_alone_are_bent():
             passes.append(task.gaze.retina.inner(task.scenes).copy())
         return passes
 
-    first, second = scenes(warp=3.0)
+    first, second = scenes(**bending)
     assert (first != second).any(axis=(1, 2)).all()  # Each time anew.
-    np.testing.assert_array_equal(first, scenes(warp=3.0)[0])  # By the seed.
+    np.testing.assert_array_equal(first, scenes(**bending)[0])  # By the seed.
     for split in ("validation", "test"):
-        for bent, plain in zip(scenes(warp=3.0, split=split), scenes(split=split), strict=True):
+        for bent, plain in zip(scenes(**bending, split=split), scenes(split=split), strict=True):
             np.testing.assert_array_equal(bent, plain)
 
 

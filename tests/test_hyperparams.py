@@ -150,4 +150,4 @@ def test_the_presets_called_paper_keep_to_the_papers_model(env_id, entry):
 def test_every_row_of_the_paper_has_both_presets_and_the_best_look_no_more_than_the_task_allows():
     for env_id in TASKS:
         assert {f"{env_id}/paper", f"{env_id}/best"} <= FILES["ram"].keys()
-        assert FILES["ram"][f"{env_id}/best"].get("env_kwargs", {}).keys() <= {"warp"}  # Of training images alone.
+        assert FILES["ram"][f"{env_id}/best"].get("env_kwargs", {}).keys() <= {"warp", "affine"}  # Of training images alone.

@@ -6,11 +6,14 @@ IMAGES = np.random.default_rng(0).integers(1, 256, (3, 2, 9, 7), dtype=np.uint8)
 STILL = 0.5  # The draw at which a node stays where it is.
 
 
+def nodes_then_map(nodes, linear=STILL):
+    """Draws (1, DRAWS) of the nodes' moves (2, n, n) and of the linear map (4,)."""
+    return np.concatenate([np.ravel(nodes), np.broadcast_to(linear, 4)])[None]
+
+
 def moves(x, y, reach):
     """Draws that move every node by (x, y) pixels."""
-    draws = np.empty((1, 2, NODES, NODES))
-    draws[:, 0], draws[:, 1] = (x / reach + 1) / 2, (y / reach + 1) / 2
-    return draws.reshape(1, DRAWS)
+    return nodes_then_map([np.full((NODES, NODES), (way / reach + 1) / 2) for way in (x, y)])
 
 
 def test_nodes_that_stay_leave_the_image_as_it_is():
@@ -56,9 +59,9 @@ def test_no_pixel_is_brighter_than_white():
 def test_a_node_moves_its_neighbourhood_alone():
     # 5x5 pixels, nodes at 0, 2 and 4: the middle one moves the inner 3x3 pixels, by halves around it.
     image = np.arange(25, dtype=np.float32).reshape(1, 1, 5, 5) / 25
-    draws = np.full((1, 2, NODES, NODES), STILL)
-    draws[0, 0, 1, 1] = 1.0  # By a whole pixel to the right.
-    bent = warp(image, np.array([0]), draws.reshape(1, DRAWS), 1.0)[0, 0]
+    nodes = np.full((2, NODES, NODES), STILL)
+    nodes[0, 1, 1] = 1.0  # By a whole pixel to the right.
+    bent = warp(image, np.array([0]), nodes_then_map(nodes), 1.0)[0, 0]
     # A cubic through equal steps is the straight line between them, where all four pixels lie in the image.
     moved = 25 * (bent - image[0, 0])
     np.testing.assert_allclose(moved[1:4, 1:3], [[0.25, 0.5], [0.5, 1], [0.25, 0.5]], atol=1e-5)
@@ -72,3 +75,20 @@ def test_the_reach_is_the_farthest():
     moved = 30 * (bent - column)[..., 4:-4, 4:-4]
     assert 2 < np.abs(moved).max() <= 3 + 1e-4
     assert abs(moved.mean()) < 0.2
+
+
+def test_a_linear_map_turns_stretches_and_slants_the_whole_image():
+    # The image is x + 10 y from its middle, so each pixel says where it was looked up.
+    x, y = np.meshgrid(np.arange(-10.0, 11), np.arange(-10.0, 11))
+    image = ((x + 10 * y + 120) / 240).astype(np.float32)[None, None]
+    linear = (np.array([1.0, 0.0, 0.5, 1.0]) + 1) / 2  # The entries in 0.1: x by x, x by y, y by x, y by y.
+    bent = warp(image, np.array([0]), nodes_then_map(np.full((2, NODES, NODES), STILL), linear), 3.0, 0.1)[0, 0]
+    seen_x, seen_y = 1.1 * x, 0.05 * x + 1.1 * y
+    inner = slice(3, -3)  # Farther out the four pixels around do not all lie in the image.
+    np.testing.assert_allclose(240 * bent[inner, inner] - 120, (seen_x + 10 * seen_y)[inner, inner], atol=1e-3)
+
+
+def test_without_a_slope_the_linear_map_counts_for_nothing():
+    draws = np.random.default_rng(2).random((3, DRAWS))
+    other = np.concatenate([draws[:, :-4], 1 - draws[:, -4:]], axis=1)
+    np.testing.assert_array_equal(warp(IMAGES, np.arange(3), draws, 2.0), warp(IMAGES, np.arange(3), other, 2.0))
