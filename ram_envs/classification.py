@@ -38,9 +38,9 @@ class GlimpseClassification(Task):
         clutter_size: the side of such a piece in pixels.
         warp: in the split "train" each image is bent at random by up to so many pixels, so that no pass over the images repeats
             another, see `ram_envs.warping`; 0: images as they are.
-        affine: in the split "train" each image is turned, stretched and slanted at random as a whole: what is seen (x, y) from its
-            middle is what lay at (x, y) + A (x, y), where the four entries of A are at most this (0.1: turned by up to about 6
-            degrees, stretched by up to a tenth).
+        affine: in the split "train" each image is turned, stretched and slanted at random as a whole: what is seen (x, y) from
+            its middle is what lay at (x, y) + A (x, y), where the four entries of A are at most this (0.1: turned by up to about
+            6 degrees, stretched by up to a tenth).
         glimpse_size: g, the side of a glimpse in pixels.
         num_scales: k, the number of patches, each twice as wide as the one before.
         num_glimpses: T, the glimpses seen before the class counts; with `stop_action` the most that can be seen.
