@@ -66,7 +66,7 @@ def _measured(result: dict[str, Any]) -> dict[str, str]:
     if result.get("env_kwargs"):
         rows["options of the environment"] = _pairs(result["env_kwargs"])
     if len(result.get("chosen_from", ())) > 1:
-        rows["chosen"] = f"by the validation error, of the seeds {', '.join(map(str, result['chosen_from']))}"
+        rows["chosen"] = f"by the validation error, of the seeds {', '.join(map(str, sorted(result['chosen_from'])))}"
     return rows
 
 
