@@ -21,8 +21,7 @@ from agents.networks import CORES, State, find_class
 from agents.vec_env import ScoresBox
 
 LOCATION_POLICIES = ("learned", "random")
-SCAN_START = 0.1  # Standard deviation of the first offsets, before the gain.
-SCAN_GAIN = 2.5  # Offsets move by this many learning rates at a step of Adam.
+SCAN_START = 0.25  # Standard deviation of the first offsets.
 
 
 class Outputs(NamedTuple):
@@ -72,6 +71,7 @@ class RAMPolicy(CorePolicy):
             so that a useful path is found long before h_t tells places apart.
         scan_start: the path to begin with, [x, y] of the second look and of those after it, at most `scan_steps`, in [-1, 1].
             What is not given, or None: near the scene's middle, at random.
+        scan_gain: an offset moves by about so many learning rates at a step of Adam, however weak the signal.
         location_gradient, baseline_gradient: "head" or "full", see above.
         baseline_by_class: the baseline has an output for each class, and while learning that of the true class counts. The class
             is drawn before anything is looked at, so that the gradient is as unbiased as before, and varies less.
@@ -104,6 +104,7 @@ class RAMPolicy(CorePolicy):
         location_gain: float = 0.1,
         scan_steps: int = 0,
         scan_start: list[list[float]] | None = None,
+        scan_gain: float = 2.5,
         location_gradient: str = "head",
         baseline_gradient: str = "head",
         baseline_by_class: bool = False,
@@ -135,7 +136,7 @@ class RAMPolicy(CorePolicy):
                 'location_input="saliency" needs glimpses of one width: make the environment without zooms, or take "glimpse" or '
                 '"state", and a scene_size of None'
             )
-        for name, value in (("location_std", location_std), ("location_gain", location_gain)):
+        for name, value in (("location_std", location_std), ("location_gain", location_gain), ("scan_gain", scan_gain)):
             if not value > 0:
                 raise ValueError(f"{name} must be above 0, got {value!r}")
         for name, value in (("scan_steps", scan_steps), ("location_hidden", location_hidden), ("muon_gain", muon_gain)):
@@ -150,7 +151,7 @@ class RAMPolicy(CorePolicy):
         self.location_input, self.location_hidden, self.scene_size = location_input, location_hidden, scene_size
         self.location_std, self.location_gain = location_std, location_gain
         self.std_now = location_std  # Where it is annealed, `RAM` sets it.
-        self.scan_steps, self.scan_start = scan_steps, scan_start
+        self.scan_steps, self.scan_start, self.scan_gain = scan_steps, scan_start, scan_gain
         self.location_gradient, self.baseline_gradient = location_gradient, baseline_gradient
         self.baseline_by_class = baseline_by_class
         self.glimpse_mean, self.glimpse_std = glimpse_mean, glimpse_std
@@ -166,7 +167,7 @@ class RAMPolicy(CorePolicy):
             self.location_head = nn.Sequential(nn.Linear(core_size + seen, location_hidden), nn.ReLU(), self.location_head)
         if scene_size is not None:
             self.saliency = Saliency(self.input.glimpse_shape, core_size, scene_size)
-        path = _first_path(scan_steps, scan_start)
+        path = _first_path(scan_steps, scan_start) / scan_gain
         if scan_steps > 0:
             self.scan = nn.Parameter(path)
         self.class_head = nn.Linear(core_size, first)
@@ -203,7 +204,7 @@ class RAMPolicy(CorePolicy):
         if self.location_input == "saliency":
             mean = self.saliency(hidden, glimpse, where, self.location_gain)
         if self.scan_steps > 0:
-            mean = mean + SCAN_GAIN * self.scan[step.clamp(max=self.scan_steps - 1)]
+            mean = mean + self.scan_gain * self.scan[step.clamp(max=self.scan_steps - 1)]
         return hold_inside(mean + self.location_gain * self.location_head(features))
 
     def act(self, output: Outputs, deterministic: bool = False, greedy_choice: bool = False) -> tuple[Tensor, Tensor]:
@@ -266,6 +267,7 @@ class RAMPolicy(CorePolicy):
             "location_gain": self.location_gain,
             "scan_steps": self.scan_steps,
             "scan_start": self.scan_start,
+            "scan_gain": self.scan_gain,
             "location_gradient": self.location_gradient,
             "baseline_gradient": self.baseline_gradient,
             "baseline_by_class": self.baseline_by_class,
@@ -279,13 +281,13 @@ class RAMPolicy(CorePolicy):
 
 
 def _first_path(scan_steps: int, scan_start: list[list[float]] | None) -> Tensor:
-    """The path before anything is learned, (scan_steps, 2) and before the gain."""
+    """The path before anything is learned, (scan_steps, 2)."""
     path = SCAN_START * torch.randn(scan_steps, 2)
     if scan_start is not None:
         given = np.asarray(scan_start, np.float32)
         if given.ndim != 2 or given.shape[1] != 2 or len(given) > scan_steps or not (np.abs(given) <= 1).all():
             raise ValueError(f"scan_start must be at most {scan_steps} places [x, y] in [-1, 1] (scan_steps), got {scan_start!r}")
-        path[: len(given)] = torch.from_numpy(given) / SCAN_GAIN
+        path[: len(given)] = torch.from_numpy(given)
     return path
 
 

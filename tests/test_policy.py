@@ -176,8 +176,9 @@ def test_each_scale_is_normalised_by_its_own():
         make_policy(glimpse_std=[1.0, 2.0])
 
 
-def test_the_path_begins_where_it_is_told_to():
-    policy = make_policy(scan_steps=3, scan_start=[[0.5, -0.25], [-1.0, 1.0]])
+@pytest.mark.parametrize("scan_gain", [2.5, 0.1])
+def test_the_path_begins_where_it_is_told_to(scan_gain):
+    policy = make_policy(scan_steps=3, scan_start=[[0.5, -0.25], [-1.0, 1.0]], scan_gain=scan_gain)
     torch.nn.init.zeros_(policy.location_head.weight)
     torch.nn.init.zeros_(policy.location_head.bias)
     state, means = policy.initial_state(2), []
@@ -187,6 +188,17 @@ def test_the_path_begins_where_it_is_told_to():
         means.append(output.location_mean[0])
     torch.testing.assert_close(torch.stack(means[:2]), torch.tensor([[0.5, -0.25], [-1.0, 1.0]]))
     assert 0 < means[2].abs().max() < 1  # Not given: near the middle, at random.
+
+
+def test_a_step_of_adam_moves_the_path_by_its_gain_in_learning_rates():
+    for gain in (2.0, 0.5):
+        policy = make_policy(scan_steps=1, scan_start=[[0.25, 0.0]], scan_gain=gain)
+        for group in policy.optimizer.param_groups:
+            group["lr"] = 0.01
+        first = gain * policy.scan.detach().clone()
+        policy(tensors(observe(2, 0)), policy.initial_state(2)).location_mean.sum().backward()
+        policy.optimizer.step()
+        torch.testing.assert_close(gain * policy.scan.detach() - first, torch.full((1, 2), -0.01 * gain))
 
 
 @pytest.mark.parametrize("cut", [False, True])
@@ -291,6 +303,7 @@ def test_muon_moves_the_matrices_of_glimpse_network_and_core_alone():
             {"scan_steps": 1, "scan_start": [[0, 0], [0, 1]]},
             r"at most 1 places \[x, y\] in \[-1, 1\] \(scan_steps\), got \[\[0, 0\]",
         ),
+        ({"scan_gain": 0}, "scan_gain must be above 0, got 0"),
         ({"scan_steps": 2, "scan_start": [0.0, 0.5]}, "scan_start must be at most 2 places"),
         ({"scan_steps": 2, "scan_start": [[0.0, 1.5]]}, "scan_start must be at most 2 places"),
         ({"scan_start": [[0.0, 0.5]]}, "scan_start must be at most 0 places"),
