@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 NODES = 3  # To a side.
 EDGE = 4  # Nothing lies around an image for so many pixels: enough for the 4x4 around any place.
-DRAWS = 2 * NODES * NODES + 4  # For an image: x and y of each node, then the linear map.
+NODE_DRAWS = 2 * NODES * NODES  # For an image: x and y of each node,
+DRAWS = NODE_DRAWS + 4  # then the linear map.
 
 
 def warp(images: NDArray, index: NDArray[np.int64], draws: NDArray[np.floating], reach: float, slope: float = 0.0) -> NDArray:
@@ -31,11 +32,10 @@ def warp(images: NDArray, index: NDArray[np.int64], draws: NDArray[np.floating],
     """
     bent = np.empty((len(index), *images.shape[1:]), images.dtype)
     draws = 2 * draws - 1
-    moves = reach * draws[:, : 2 * NODES * NODES].reshape(-1, 2, NODES, NODES)
+    moves = reach * draws[:, :NODE_DRAWS].reshape(-1, 2, NODES, NODES)
     if slope:
-        moves += slope * np.einsum("mij,jrc->mirc", draws[:, 2 * NODES * NODES :].reshape(-1, 2, 2), _places(*images.shape[-2:]))
-    moves = moves.astype(np.float32)
-    _warp(images, index, moves, bent, 0.5 if images.dtype == np.uint8 else 0.0)
+        moves += slope * np.einsum("mij,jrc->mirc", draws[:, NODE_DRAWS:].reshape(-1, 2, 2), _places(*images.shape[-2:]))
+    _warp(images, index, moves.astype(np.float32), bent, 0.5 if images.dtype == np.uint8 else 0.0)
     return bent
 
 
