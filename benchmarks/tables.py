@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from rich.console import Console
 from benchmarks.markdown import image, link, replace_block, table
 from benchmarks.paper_tables import Runs, Table, gather, glimpses_table, main_table, others_table, runs_table
 from benchmarks.pictures import Panel, plot_panels
-from benchmarks.results import folder_of, read_runs
+from benchmarks.results import PublishedRun, folder_of, read_runs
 from benchmarks.rows import PRESETS, TASKS, PaperTask, own_recipe
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -124,9 +124,16 @@ def panel(task: PaperTask, runs: Runs) -> Panel:
     curves = {}
     for preset, column in PRESETS.items():
         if group := runs.get(own_recipe(task, preset)):
-            curves[f"{column} ({len(group)} seed{'s' if len(group) > 1 else ''})"] = [run.curve for run in group]
+            curves[f"{column} ({describe_group(group)})"] = [run.curve for run in group]
     levels = {"the paper (test)": task.paper[task.glimpses], "goal (test)": task.goal}
     return Panel(task.title, curves, levels, "success" if task.caught else "error")
+
+
+def describe_group(group: Sequence[PublishedRun]) -> str:
+    """Such as "3 seeds" or, where CPU minutes are not those of a CPU alone, "3 seeds, with a GPU"."""
+    seeds = f"{len(group)} seed{'s' if len(group) > 1 else ''}"
+    machines = {machine for run in group for machine in run.result["machine"].split(", then ")}
+    return seeds if all(machine.endswith(", cpu") for machine in machines) else f"{seeds}, with a GPU"
 
 
 def picture(project: Path, env_id: str) -> Path:

@@ -9,8 +9,8 @@ pytest.importorskip("matplotlib")
 pytest.importorskip("rich")
 pytest.importorskip("scipy")
 
-from benchmarks.results import publish
-from benchmarks.tables import PROJECT, main
+from benchmarks.results import publish, read_runs
+from benchmarks.tables import PROJECT, describe_group, main
 
 MNIST, CATCH = "GlimpseMNIST-v0", "GlimpseCatch-v0"
 PAGE = "Before.\n\n<!-- tables: begin -->\nold\n<!-- tables: end -->\n\nAfter.\n"
@@ -30,8 +30,9 @@ def publish_run(project, env_id, name, seed, error, preset="best", **changes):
     folder = project / "runs" / f"{env_id}_{name}_{seed}"
     folder.mkdir(parents=True)
     result = {"env": env_id, "algo": "ram", "preset": preset, "seed": seed, "test_error": error, "validation_error": error}
-    result |= {"n_timesteps": 7_000_000, "train_cpu_seconds": 60.0, "train_seconds": 61.0, "env_kwargs": {}, "machine": "2 cores"}
-    result |= {"command": "python train_agent.py --seed 0", "commit": "c0ffee", "torch": "2.13.0", **changes}
+    result |= {"n_timesteps": 7_000_000, "train_cpu_seconds": 60.0, "train_seconds": 61.0, "env_kwargs": {}}
+    result |= {"command": "python train_agent.py --seed 0", "commit": "c0ffee", "torch": "2.13.0", "machine": "2 cores, cpu"}
+    result |= changes
     if env_id == MNIST:
         result |= {"dataset": "mnist", "dataset_size": 50_000}
     (folder / "result.json").write_text(json.dumps(result))
@@ -85,6 +86,15 @@ def test_what_is_written(project, capsys):
     assert re.findall(r"\(docs/images/(.*?)\)", readme) == ["tables.png"]
     for name in (*pictures, "tables.png"):
         assert (project / "docs/images" / name).stat().st_size > 10_000
+
+
+def test_curves_say_where_a_gpu_took_part(project):
+    machines = ["2 cores, cpu", "2 cores, cpu", "16 cores, cuda", "16 cores, cuda, then 2 cores, cpu"]
+    for seed, machine in enumerate(machines):
+        publish_run(project, MNIST, "ram_best", seed, 0.5, machine=machine)
+    runs = sorted(read_runs(project / "results" / "tables"), key=lambda run: run.result["seed"])
+    shown = [describe_group(group) for group in (runs[:1], runs[:2], runs[1:3], runs[3:])]
+    assert shown == ["1 seed", "2 seeds", "2 seeds, with a GPU", "1 seed, with a GPU"]
 
 
 def test_writing_again_changes_nothing(project):
