@@ -142,9 +142,9 @@ def test_the_presets_called_paper_keep_to_the_papers_model(env_id, entry):
     assert entry.get("class_loss", "cross_entropy") == ("reinforce" if is_game else "cross_entropy")
     assert is_game or entry["class_loss_steps"] == "last"
     free = {"n_timesteps", "n_envs", "policy", "learning_rate", "max_grad_norm", "weight_average", "ent_coef", "policy_kwargs"}
-    assert entry.keys() <= free | {"class_loss", "class_loss_steps"}
-    sizes = {"location_gain", "location_std", "glimpse_mean", "glimpse_std", "optimizer_kwargs"}
-    assert look.keys() <= sizes | ({"core", "location_gradient", "baseline_gradient"} if is_game else set())
+    assert entry.keys() <= free | {"class_loss", "class_loss_steps", "location_coef"}  # No std that falls: the variance is fixed.
+    sizes = {"location_gain", "location_std", "glimpse_mean", "glimpse_std", "optimizer_kwargs", "location_gradient"}
+    assert look.keys() <= sizes | ({"core", "baseline_gradient"} if is_game else set())
 
 
 def test_every_row_of_the_paper_has_both_presets_and_the_best_look_no_more_than_the_task_allows():
