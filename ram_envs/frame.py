@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ram_envs.actions import ActionCodec
-from ram_envs.gaze import Gaze
+from ram_envs.retina import Gaze
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,7 +24,7 @@ class Look:
 
 
 @dataclass(frozen=True, eq=False)
-class View:
+class Frame:
     """One environment as it is now."""
 
     scene: NDArray[np.float32]  # ([C,] H, W), in [0, 1]
@@ -45,13 +45,13 @@ def look_of(gaze: Gaze, scenes: NDArray, env: int) -> Look:
     return Look(gaze.locations[env].copy(), corners[0], widths[0], glimpse[0], zoom)
 
 
-def through_retina(view: View) -> NDArray[np.float32]:
+def through_retina(frame: Frame) -> NDArray[np.float32]:
     """What is seen of the scene ([C,] H, W) where it is seen: each patch at its place, the finer ones on top, the rest black."""
-    if view.look is None:
-        return view.scene
-    margin = int(view.look.widths[-1])
-    seen = np.zeros_like(np.pad(view.scene, [(0, 0)] * (view.scene.ndim - 2) + [(margin, margin)] * 2))
-    for patch, corner, width in reversed(list(zip(view.look.glimpse, view.look.corners, view.look.widths, strict=True))):
+    if frame.look is None:
+        return frame.scene
+    margin = int(frame.look.widths[-1])
+    seen = np.zeros_like(np.pad(frame.scene, [(0, 0)] * (frame.scene.ndim - 2) + [(margin, margin)] * 2))
+    for patch, corner, width in reversed(list(zip(frame.look.glimpse, frame.look.corners, frame.look.widths, strict=True))):
         left, top = corner + margin
         factor = width // patch.shape[-1]
         seen[..., top : top + width, left : left + width] = patch.repeat(factor, axis=-1).repeat(factor, axis=-2)
