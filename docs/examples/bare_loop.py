@@ -1,4 +1,4 @@
-"""A loop of your own over one native batch of environments; NumPy is all that it needs.
+"""A loop of your own over one native batch of environments, with NumPy alone.
 
 A policy written by hand plays Catch through the retina: it keeps the gaze on the ball and the paddle under it.
 
@@ -23,12 +23,12 @@ Policy = Callable[[Any, NDArray[np.bool_]], Any]
 
 
 def play(policy: Policy, num_envs: int, num_episodes: int, seed: int) -> tuple[float, float]:
-    """Play at least so many games; the mean return and the share of balls caught, which is the same in this game.
+    """Play at least `num_episodes` games; the mean return and the share of balls caught, which are equal in this game.
 
     Args:
         policy: gives the actions for observations (N, ...) and a mask (N,), true where an episode has just begun.
         num_envs: N.
-        num_episodes: games in all.
+        num_episodes: games over all environments.
         seed: environment i has seed + i.
     """
     returns: list[float] = []
@@ -39,7 +39,7 @@ def play(policy: Policy, num_envs: int, num_episodes: int, seed: int) -> tuple[f
     while len(returns) < num_episodes:
         obs, reward, terminated, truncated, infos = envs.step(policy(obs, began))
         began, score = terminated | truncated, score + reward
-        if began.any():  # There obs is already the next episode's; what the last one ended with is in infos.
+        if began.any():  # There obs is already the next episode's; how the last one ended is in infos.
             caught += infos["final_info"]["is_success"][began].tolist()
             returns += score[began].tolist()
             score[began] = 0
@@ -48,7 +48,7 @@ def play(policy: Policy, num_envs: int, num_episodes: int, seed: int) -> tuple[f
 
 
 class Follower:
-    """Looks where the ball will be and moves the paddle there; it knows the row, and remembers the last column and the paddle."""
+    """Looks where the ball will be and moves the paddle there; it counts the rows and remembers the last column and the paddle."""
 
     def __init__(self, num_envs: int) -> None:
         self.row, self.column, self.paddle = (np.zeros(num_envs) for _ in range(3))  # In pixels.
@@ -67,13 +67,13 @@ class Follower:
 
 
 def find_ball(obs: Any) -> NDArray[np.float64]:
-    """The ball's column (N,) in whole pixels, as the finest patch shows it that shows it at all; else where the gaze is."""
+    """The ball's column (N,) in whole pixels, from the finest patch that shows the ball; the gaze's column where none does."""
     gaze = np.round((obs["location"][:, 0] + 1) / 2 * SIZE)
     middle = obs["glimpse"].shape[2] // 2
-    line = obs["glimpse"][:, :, middle]  # (N, k, g): what lies right below the gaze, where the ball is.
+    line = obs["glimpse"][:, :, middle]  # (N, k, g): the row right below the gaze, where the ball is.
     scale = (line > 0).any(axis=2).argmax(axis=1)
     line = line[np.arange(len(line)), scale]  # (N, g)
-    width = 2**scale  # Of the screen's pixels that one of the glimpse's shows.
+    width = 2**scale  # Pixels of the screen to one of the glimpse.
     return np.where(line.any(axis=1), gaze + (line.argmax(axis=1) - middle) * width + width // 2, gaze)
 
 

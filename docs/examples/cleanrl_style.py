@@ -1,4 +1,4 @@
-"""PPO in one flat loop, in the manner of CleanRL, straight on one native batch of environments: no Stable-Baselines3.
+"""PPO in one flat loop, in the style of CleanRL, on one native batch of environments, without Stable-Baselines3.
 
 The agent is a GRU; its actions are those of action_format="multidiscrete".
 
@@ -17,8 +17,7 @@ import torch
 from torch import nn
 from torch.distributions import Categorical
 
-import ram_envs  # noqa: F401 (registers the environments)
-from ram_envs.pairs import parse_pairs
+from ram_envs import parse_pairs
 
 
 @dataclass
@@ -30,7 +29,7 @@ class Args:
     seed: int = 0
     total_timesteps: int = 2_000_000
     num_envs: int = 256
-    num_steps: int = 7  # Of each environment in a rollout; an episode's length, or a multiple, loses no memory of the past.
+    num_steps: int = 7  # Of each environment in a rollout; an episode's length, or a multiple of it, cuts no episode.
     learning_rate: float = 1e-3  # Falls to 0.
     gamma: float = 0.99
     gae_lambda: float = 0.95
@@ -44,7 +43,7 @@ class Args:
 
 
 class Agent(nn.Module):
-    """Logits of each part of the action and the value, from the observations and what is remembered of those before."""
+    """Logits of each part of the action and the value, from the observations so far."""
 
     def __init__(self, envs: gym.vector.VectorEnv, hidden_size: int) -> None:
         super().__init__()
@@ -59,7 +58,7 @@ class Agent(nn.Module):
     def forward(
         self, obs: torch.Tensor, began: torch.Tensor, state: torch.Tensor
     ) -> tuple[list[Categorical], torch.Tensor, torch.Tensor]:
-        """Policy, value (T, N) and last state (N, H) for observations (T, N, F); where `began` (T, N) is 1 it forgets."""
+        """Policy, value (T, N) and last state (N, H) for observations (T, N, F); where `began` (T, N) is 1 the state is 0."""
         hidden = []
         for inputs, new in zip(self.sensor(obs), began, strict=True):
             state = self.memory(inputs, state * (1 - new[:, None]))

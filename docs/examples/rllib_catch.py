@@ -1,6 +1,6 @@
-"""Ray RLlib's PPO (new API stack, PyTorch) plays Catch through the retina, with Dict observations and Dict actions as they are.
+"""Ray RLlib's PPO (new API stack, PyTorch) plays Catch through the retina, with plain Dict observations and Dict actions.
 
-pip install -e ".[train,ray]"  # in a virtual environment of its own: Ray asks for Gymnasium 1.2.2
+pip install -e ".[train,ray]"  # in a virtual environment of its own: Ray needs Gymnasium 1.2.2
 python docs/examples/rllib_catch.py
 python docs/examples/rllib_catch.py --num-env-runners 4 --iterations 500 --stop-reward 0.9
 python docs/examples/rllib_catch.py --size 6 --iterations 40  # a smaller game, learned in a minute
@@ -21,7 +21,7 @@ from ray.rllib.core.columns import Columns
 from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
-NUM_ENVS = 256  # Over all env runners; each plays one game for an iteration.
+NUM_ENVS = 256  # Over all env runners; each plays one game in an iteration.
 GAZE_STD = 0.1  # Of the locations' Gaussian when training begins; RLlib's own 1 scatters the gaze over the whole screen.
 
 
@@ -59,7 +59,7 @@ def make_config(size: int, num_env_runners: int, seed: int) -> PPOConfig:
 
 
 class DictActionModule(DefaultPPOTorchRLModule):
-    """RLlib's own network, which at first looks at the middle of the screen and draws Dict actions with an LSTM, too."""
+    """RLlib's own network; it looks at the middle of the screen at first, and draws Dict actions with an LSTM too."""
 
     def setup(self) -> None:
         """Build it; its last layer gives the location's mean, its deviation's logarithm, (2,) each, and the move's logits."""

@@ -15,7 +15,7 @@ from stable_baselines3.common.evaluation import evaluate_policy
 
 import ram_envs  # noqa: F401 (registers the environments)
 from agents import make_vec_env
-from ram_envs.pairs import parse_pairs
+from ram_envs import parse_pairs
 
 
 def ppo(steps: int, **options: Any) -> BaseAlgorithm:
@@ -76,15 +76,15 @@ ALGORITHMS = {learn.__name__: learn for learn in (ppo, a2c, recurrent_ppo, dqn, 
 
 
 def main(arguments: list[str] | None = None) -> float:
-    """Learn, and return the share of images that are classified rightly."""
+    """Learn, and return the share of images that are classified correctly."""
     options = parse_arguments(arguments)
     model = ALGORITHMS[options.algo](options.steps, **parse_pairs(options.env_kwargs))
     env = model.get_env()
     assert env is not None
     reward, _ = evaluate_policy(model, env, n_eval_episodes=options.episodes)
-    right = float(np.mean(reward))
-    print(f"{options.algo}, {model.num_timesteps} steps: {100 * right:.1f} % of {options.episodes} training images right")
-    return right
+    correct = float(np.mean(reward))
+    print(f"{options.algo}, {model.num_timesteps} steps: {100 * correct:.1f} % of {options.episodes} training images right")
+    return correct
 
 
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
