@@ -14,17 +14,31 @@ from gymnasium.envs.registration import register
 __version__ = "0.1.0"
 
 _EXPORTS = {
+    "ActionFormat": "actions",
+    "BoxActions": "actions",
     "Catch": "catch",
     "DataError": "datasets",
+    "DictActions": "actions",
+    "Evaluation": "task",
+    "Frame": "frame",
     "GlimpseCatch": "catch",
     "GlimpseClassification": "classification",
     "GlimpseEnv": "env",
-    "GlimpseVectorEnv": "env",
+    "GlimpseVectorEnv": "vector_env",
     "ImageSet": "datasets",
+    "Look": "frame",
     "Retina": "retina",
+    "Task": "task",
+    "dataset_names": "datasets",
+    "draw": "drawing",
+    "env_defaults": "env",
     "glimpses": "retina",
     "load_images": "datasets",
+    "parse_pairs": "cli",
     "register_dataset": "datasets",
+    "register_task": "env",
+    "seeded_evaluation": "task",
+    "write_video": "video",
 }
 __all__ = [*_EXPORTS, "ENVIRONMENTS"]
 
@@ -47,7 +61,7 @@ for _id, _options in ENVIRONMENTS.items():
     register(
         id=_id,
         entry_point="ram_envs.env:GlimpseEnv",
-        vector_entry_point="ram_envs.env:GlimpseVectorEnv",
+        vector_entry_point="ram_envs.vector_env:GlimpseVectorEnv",
         kwargs=_options,
     )
 

@@ -2,7 +2,7 @@
 
 Formats, for choices of K (and K', ...) possibilities:
 
-"dict": {"location": Box(-1, 1, (2,)), name: Discrete(K), ...}.
+"dict": {"location": Box(-1, 1, (2,)), name: Discrete(K), ...}; takes actions of the format "box" too.
 "box": one Box(-1, 1, (2 + K + K' ...,)): the location, then K scores, of which the highest is the choice; for libraries that
 know no Dict actions.
 "multidiscrete": MultiDiscrete([G, G, K, K', ...]): column and row of a grid of G x G locations, then the choices.
@@ -11,17 +11,61 @@ know no Dict actions.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 from numba import njit
 from numpy.typing import NDArray
 
-from ram_envs.checks import check_whole
-
 ACTION_FORMATS = ("dict", "box", "multidiscrete", "discrete")
+_MOST_ACTIONS = 2**62  # An action's number is an int64.
 _Decoded = tuple[NDArray[np.float32], dict[str, NDArray[np.int64]]]
+
+
+class BoxActions(spaces.Box):
+    """Actions (2 + K + ...,) in [-1, 1]: the location, then scores for each choice, of which the highest is chosen.
+
+    Attributes:
+        choices: what there is to choose and from how many, in the order of the scores, such as {"class": 10, "stop": 2}.
+    """
+
+    def __init__(self, choices: dict[str, int]) -> None:
+        super().__init__(-1.0, 1.0, (2 + sum(choices.values()),), np.float32)
+        self.choices = dict(choices)
+
+    def to_dict(self, actions: NDArray) -> dict[str, NDArray]:
+        """Actions (2 + K + ...,), or a batch (N, 2 + K + ...), as Dict actions, for who batches those.
+
+        Raises:
+            ValueError: another length.
+        """
+        if actions.shape[-1:] != self.shape:
+            raise ValueError(f"actions must have the shape {self.shape} or (N, {self.shape[0]}), got {actions.shape}")
+        parts, first = {"location": actions[..., :2]}, 2
+        for name, size in self.choices.items():
+            parts[name] = actions[..., first : first + size].argmax(-1)
+            first += size
+        return parts
+
+
+class DictActions(spaces.Dict):
+    """Actions {"location": (2,) in [-1, 1], and for each choice of K a whole number below K}.
+
+    Attributes:
+        choices: what there is to choose and from how many; the first is the answer: {"class": 10, "stop": 2}.
+    """
+
+    def __init__(self, choices: dict[str, int]) -> None:
+        parts = {name: spaces.Discrete(size) for name, size in choices.items()}
+        super().__init__({"location": spaces.Box(-1.0, 1.0, (2,), np.float32), **parts})
+        self.choices = dict(choices)
+
+    def as_box(self) -> BoxActions:
+        """The same actions as one Box; the environment takes those as well."""
+        return BoxActions(self.choices)
 
 
 class ActionCodec:
@@ -36,26 +80,28 @@ class ActionCodec:
         space: the action space of a single environment.
 
     Raises:
-        ValueError: unknown format, or a grid without locations.
+        ValueError: unknown format, a grid without locations, or one of more than can be numbered.
     """
 
     def __init__(self, choices: dict[str, int], action_format: str = "dict", location_grid: int = 5) -> None:
         if action_format not in ACTION_FORMATS:
             raise ValueError(f"action_format must be one of {ACTION_FORMATS}, got {action_format!r}")
-        check_whole("location_grid", location_grid, 1)
-        self.choices, self.action_format, self.location_grid = choices, action_format, location_grid
+        most = math.isqrt(_MOST_ACTIONS // math.prod(choices.values()))
+        if isinstance(location_grid, bool) or not isinstance(location_grid, (int, np.integer)) or not 1 <= location_grid <= most:
+            raise ValueError(f"location_grid must be a whole number from 1 to {most}, got {location_grid!r}")
+        self.choices, self.action_format, self.location_grid = choices, action_format, int(location_grid)
         self._sizes = np.array(list(choices.values()))
-        self._grid = (location_grid, location_grid, *choices.values())
+        self._length = 2 + int(self._sizes.sum())  # Of a Box action.
+        self._grid = (self.location_grid, self.location_grid, *choices.values())
         self.space: spaces.Space
         if action_format == "dict":
-            parts = {name: spaces.Discrete(size) for name, size in choices.items()}
-            self.space = spaces.Dict({"location": spaces.Box(-1.0, 1.0, (2,), np.float32), **parts})
+            self.space = DictActions(choices)
         elif action_format == "box":
-            self.space = spaces.Box(-1.0, 1.0, (2 + int(self._sizes.sum()),), np.float32)
+            self.space = BoxActions(choices)
         elif action_format == "multidiscrete":
             self.space = spaces.MultiDiscrete(list(self._grid))
         else:
-            self.space = spaces.Discrete(int(np.prod(self._grid)))
+            self.space = spaces.Discrete(math.prod(self._grid))
 
     def decode(self, action: Any, num_envs: int | None = None) -> _Decoded:
         """Check a batch of `num_envs` actions, or one action without a batch axis (None).
@@ -67,14 +113,14 @@ class ActionCodec:
             ValueError: something is missing, misshaped, not finite or out of range.
         """
         batch = () if num_envs is None else (num_envs,)
-        if self.action_format == "dict":
+        if self.action_format == "dict" and not isinstance(action, np.ndarray):
             return self._decode_dict(action, batch)
-        if self.action_format == "box":
+        if self.action_format in ("dict", "box"):
             return self._decode_box(action, batch)
         if self.action_format == "multidiscrete":
             cells = check_choice("action", action, self._grid, (*batch, len(self._grid))).reshape(-1, len(self._grid)).T
         else:
-            number = check_choice("action", action, int(np.prod(self._grid)), batch).reshape(-1)
+            number = check_choice("action", action, math.prod(self._grid), batch).reshape(-1)
             cells = np.stack(np.unravel_index(number, self._grid))
         locations = (2 * cells[:2].T + 1) / self.location_grid - 1
         return locations.astype(np.float32), dict(zip(self.choices, cells[2:], strict=True))
@@ -98,9 +144,11 @@ class ActionCodec:
         return np.stack(parts, axis=1) if self.action_format == "multidiscrete" else np.ravel_multi_index(parts, self._grid)
 
     def _decode_dict(self, action: Any, batch: tuple[int, ...]) -> _Decoded:
-        if not isinstance(action, dict) or action.keys() != self.space.spaces.keys():  # type: ignore[attr-defined]
+        if not isinstance(action, dict) or action.keys() != {"location", *self.choices}:
             names = ", ".join(f'"{name}"' for name in ("location", *self.choices))
-            raise ValueError(f"action must be a dict with the keys {names}, got {action!r}")
+            raise ValueError(
+                f"action must be a dict with the keys {names}, or an array of the shape {(*batch, self._length)}, got {action!r}"
+            )
         given = _shaped("action['location']", action["location"], (*batch, 2)).reshape(-1, 2)
         choices = {
             name: check_choice(f"action['{name}']", action[name], size, batch).reshape(-1) for name, size in self.choices.items()
@@ -111,12 +159,46 @@ class ActionCodec:
         return locations, choices
 
     def _decode_box(self, action: Any, batch: tuple[int, ...]) -> _Decoded:
-        assert self.space.shape is not None
-        values = _shaped("action", action, (*batch, *self.space.shape)).reshape(-1, *self.space.shape)
+        values = _shaped("action", action, (*batch, self._length)).reshape(-1, self._length)
         locations, choices = np.empty((len(values), 2), np.float32), np.empty((len(self._sizes), len(values)), np.int64)
         if not _split_box(values, self._sizes, locations, choices):
             raise ValueError(f"action must be finite, got {action!r}")
         return locations, dict(zip(self.choices, choices, strict=True))
+
+
+class ActionFormat(gym.ActionWrapper, gym.utils.RecordConstructorArgs):
+    """Takes actions of another format for an environment with Dict actions; the same as its option `action_format`.
+
+    rl_zoo3's files of hyperparameters name it, because rl_zoo3 gives their `env_kwargs` to the environments that it trains in and
+    not to those that it evaluates in. Elsewhere the option is the shorter way.
+
+    Args:
+        env: an environment of ours with the default action_format="dict".
+        action_format: one of `ram_envs.actions.ACTION_FORMATS`. The grid of locations is the environment's `location_grid`.
+
+    Raises:
+        ValueError: unknown format, or an environment without Dict actions.
+    """
+
+    def __init__(self, env: gym.Env, action_format: str) -> None:
+        gym.utils.RecordConstructorArgs.__init__(self, action_format=action_format)
+        super().__init__(env)
+        if not isinstance(env.action_space, DictActions):
+            name = type(env.unwrapped).__name__ if env.spec is None else env.spec.id
+            raise ValueError(f"env must have Dict actions (action_format='dict'), got {name} with {env.action_space}")
+        task: Any = env.unwrapped
+        codec = task.task.codec
+        self._codec = ActionCodec(codec.choices, action_format, codec.location_grid)
+        self.action_space = self._codec.space
+
+    def action(self, action: Any) -> dict[str, Any]:
+        """The Dict action for an action of the format.
+
+        Raises:
+            ValueError: it is misshaped, not finite or out of range.
+        """
+        locations, choices = self._codec.decode(action)
+        return {"location": locations[0], **{name: values[0] for name, values in choices.items()}}
 
 
 def check_choice(name: str, given: Any, size: int | tuple[int, ...], shape: tuple[int, ...]) -> NDArray[np.int64]:
@@ -172,9 +254,11 @@ def _split_box(values, sizes, locations, choices):
 
 def _shaped(name: str, given: Any, shape: tuple[int, ...]) -> NDArray[np.float32]:
     try:
-        values = np.asarray(given, np.float32)
-    except (TypeError, ValueError) as error:
+        values = np.asarray(given)
+    except ValueError as error:  # Rows of unequal length.
         raise ValueError(f"{name} must hold numbers of the shape {shape}, got {given!r}") from error
+    if values.dtype.kind not in "fiu":
+        raise ValueError(f"{name} must hold numbers of the shape {shape}, got {given!r}")
     if values.shape != shape:
         raise ValueError(f"{name} must have the shape {shape}, got {values.shape}")
-    return values
+    return values.astype(np.float32, copy=False)

@@ -15,15 +15,14 @@ from numba import njit
 from numpy.typing import NDArray
 
 from ram_envs.actions import ActionCodec, check_choice
-from ram_envs.checks import check_whole
-from ram_envs.gaze import Gaze
-from ram_envs.retina import Retina
-from ram_envs.streams import draw_uniform
+from ram_envs.frame import Frame, Look, in_unit_range, look_of, one_hot, scores_of
+from ram_envs.retina import Gaze, Retina
+from ram_envs.sampling import draw_uniform
 from ram_envs.task import Task
-from ram_envs.view import Look, View, in_unit_range, look_of, one_hot, scores_of
 
 MOVES = ("left", "stay", "right")  # The paddle goes by -1, 0, 1 columns.
 PADDLE_WIDTH = 2
+MAX_SIZE = 2**14
 PADDLE_STARTS = ("middle", "random")
 _Speeds = tuple[int, ...]
 
@@ -41,6 +40,7 @@ class Catch(Task):
         ValueError: an argument is out of range; the message names it.
     """
 
+    choice_names = MOVES
     reset_options = ("ball_column", "ball_speed")
     state_names = (*Task.state_names, "screens", "ball", "speed", "paddle", "caught")
     render_fps = 8
@@ -54,7 +54,9 @@ class Catch(Task):
         self.action_space: spaces.Space = spaces.Discrete(len(MOVES))
 
     def _set_up(self, num_envs: int, screens: NDArray, margin: int, size: int, ball_speeds: _Speeds, paddle_start: str) -> None:
-        super().__init__(num_envs)
+        self.num_envs = num_envs
+        self.streams, self.terminated = np.zeros(num_envs, np.uint64), np.zeros(num_envs, np.bool_)
+        self.scene_shape, self.choices = (size, size), {"move": len(MOVES)}
         self.screens = screens  # (N, H, W); the game begins at row and column `margin`.
         self.margin, self.size = margin, size
         self.ball_speeds, self.paddle_start = np.array(ball_speeds, np.int64), paddle_start
@@ -110,17 +112,17 @@ class Catch(Task):
         """Whether the ball was caught, where a game is over."""
         return {"is_success": (self.caught, self.terminated)} if self.terminated.any() else {}
 
-    def view(self, env: int, action: Any = None) -> View:
+    def frame(self, env: int = 0, action: Any = None) -> Frame:
         """The whole screen and the last move."""
         move = None if action is None else int(action)
-        return self._view(env, None, one_hot(len(MOVES), move), move)
+        return self._frame(env, None, one_hot(len(MOVES), move), move)
 
-    def _view(self, env: int, look: Look | None, scores: NDArray[np.float32], move: int | None) -> View:
+    def _frame(self, env: int, look: Look | None, scores: NDArray[np.float32], move: int | None) -> Frame:
         lines = [f"step {self.ball[env, 1]} of {self.size - 1}"]
         if self.terminated[env]:
             lines.append("caught" if self.caught[env] else "missed")
         inner = slice(self.margin, self.margin + self.size)
-        return View(
+        return Frame(
             scene=in_unit_range(self.screens[env, inner, inner]),
             look=look,
             lines=(*lines, f"reward {self.reward()[env]:g}"),
@@ -151,7 +153,7 @@ class GlimpseCatch(Catch):
         size: the screen's side in pixels.
         ball_speeds: the horizontal speeds, in pixels a step, of which each ball has one at random.
         paddle_start: "middle", from where every ball can be caught, or "random".
-        glimpse_size: g, the side of a glimpse in pixels.
+        glimpse_size: g, the side of a glimpse in pixels; "scene": that of the screen.
         num_scales: k, the number of patches, each twice as wide as the one before.
         initial_location: where the first glimpse is taken: "center", "random" (uniform over the screen), or a pair (x, y) in
             [-1, 1].
@@ -174,7 +176,7 @@ class GlimpseCatch(Catch):
         size: int = 24,
         ball_speeds: _Speeds = (-1, 0, 1),
         paddle_start: str = "middle",
-        glimpse_size: int = 6,
+        glimpse_size: int | str = 6,
         num_scales: int = 3,
         initial_location: str | tuple[float, float] = "center",
         zoom_action: bool = False,
@@ -186,8 +188,8 @@ class GlimpseCatch(Catch):
         retina = Retina((size, size), glimpse_size, num_scales, num_zooms if zoom_action else 1)
         self._set_up(num_envs, retina.blank_scenes(num_envs), retina.margin, size, ball_speeds, paddle_start)
         self.gaze = Gaze(num_envs, retina, initial_location)
-        choices = {"move": len(MOVES)} | ({"zoom": num_zooms} if zoom_action else {})
-        self.codec = ActionCodec(choices, action_format, location_grid)
+        self.choices |= {"zoom": num_zooms} if zoom_action else {}
+        self.codec = ActionCodec(self.choices, action_format, location_grid)
         self.observation_space, self.action_space = self.gaze.space, self.codec.space
 
     def _begin_looking(self, where: NDArray[np.bool_], draws: NDArray) -> None:
@@ -203,10 +205,19 @@ class GlimpseCatch(Catch):
         """See `Gaze.observe`."""
         return self.gaze.observe(self.screens)
 
-    def view(self, env: int, action: Any = None) -> View:
+    def frame(self, env: int = 0, action: Any = None) -> Frame:
         """The whole screen, the retina's look at it, and the last move."""
         scores, choices = scores_of(self.codec, action)
-        return self._view(env, look_of(self.gaze, self.screens, env), scores, choices.get("move"))
+        return self._frame(env, look_of(self.gaze, self.screens, env), scores, choices.get("move"))
+
+    def glimpse_statistics(self) -> tuple[float, list[float]]:
+        """See `Task.glimpse_statistics`: of games at any step, with the paddle anywhere."""
+
+        def fill(screens: NDArray, rng: np.random.Generator) -> None:
+            ball, paddle = rng.integers(self.size, size=(len(screens), 2)), rng.integers(self.size - 1, size=len(screens))
+            _draw_pixels(screens, self.margin, self.size, ball, paddle, np.ones(len(screens), np.bool_), 255)
+
+        return self.gaze.retina.statistics(fill)
 
 
 @njit(cache=True)
@@ -234,10 +245,14 @@ def _draw_pixels(screens, margin, size, ball, paddle, where, grey):
                 screens[n, margin + size - 1, margin + paddle[n] + i] = grey
 
 
-def _check_game(size: Any, ball_speeds: Any, paddle_start: Any) -> None:
-    check_whole("size", size, PADDLE_WIDTH)
-    speeds = np.asarray(ball_speeds)
-    if speeds.ndim != 1 or speeds.size == 0 or speeds.dtype.kind not in "iu" or (np.abs(speeds) >= size).any():
+def _check_game(size: int, ball_speeds: Any, paddle_start: Any) -> None:
+    if not PADDLE_WIDTH <= size <= MAX_SIZE:
+        raise ValueError(f"size must be from {PADDLE_WIDTH} to {MAX_SIZE} pixels, got {size!r}")
+    try:
+        speeds = np.asarray(ball_speeds)
+    except ValueError:  # Rows of unequal length.
+        speeds = np.empty(0)
+    if speeds.ndim != 1 or speeds.size == 0 or speeds.dtype.kind not in "iu" or any(abs(v) >= size for v in speeds.tolist()):
         raise ValueError(f"ball_speeds must be a list of whole numbers between -{size - 1} and {size - 1}, got {ball_speeds!r}")
     if paddle_start not in PADDLE_STARTS:
         raise ValueError(f"paddle_start must be one of {PADDLE_STARTS}, got {paddle_start!r}")

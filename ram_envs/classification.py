@@ -8,15 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ram_envs.actions import ActionCodec
-from ram_envs.checks import check_whole
 from ram_envs.datasets import SPLITS, load_images
-from ram_envs.gaze import Gaze
-from ram_envs.ordering import IMAGE_ORDERS, PassOrder
-from ram_envs.retina import Retina
+from ram_envs.frame import Frame, in_unit_range, look_of, scores_of
+from ram_envs.retina import Gaze, Retina
+from ram_envs.sampling import IMAGE_ORDERS, EpochOrder, draw_keys, draw_uniform, start_streams
 from ram_envs.scenes import SceneMaker
-from ram_envs.streams import draw_uniform, start_streams
-from ram_envs.task import Task
-from ram_envs.view import View, in_unit_range, look_of, scores_of
+from ram_envs.task import Evaluation, Task
 
 _SCENE_STREAM = np.uint64(0x5CE4E)  # Sets the streams that scenes are made from apart from those of the rest.
 
@@ -36,12 +33,12 @@ class GlimpseClassification(Task):
         canvas_size: the side in pixels of a blank canvas on which the image lies at a random place; None: no canvas.
         num_clutter: pieces cut out of other images of the split and added at random places.
         clutter_size: the side of such a piece in pixels.
-        warp: in the split "train" each image is bent at random by up to so many pixels, so that no pass over the images repeats
-            another, see `ram_envs.warping`; 0: images as they are.
+        warp: in the split "train" each image is bent at random by up to this number of pixels, so that no epoch repeats another,
+            see `ram_envs.scenes.warp`; 0: images as they are.
         affine: in the split "train" each image is turned, stretched and slanted at random as a whole: what is seen (x, y) from
             its middle is what lay at (x, y) + A (x, y), where the four entries of A are at most this (0.1: turned by up to about
             6 degrees, stretched by up to a tenth).
-        glimpse_size: g, the side of a glimpse in pixels.
+        glimpse_size: g, the side of a glimpse in pixels; "scene": the longer side of the scene.
         num_scales: k, the number of patches, each twice as wide as the one before.
         num_glimpses: T, the glimpses seen before the class counts; with `stop_action` the most that can be seen.
         glimpse_cost: what each glimpse after the first takes off the reward.
@@ -52,8 +49,8 @@ class GlimpseClassification(Task):
         zoom_action: with each location the agent also chooses a "zoom" out of `num_zooms`: at zoom z all patches are 2^z times
             as wide. The first glimpse has zoom 0.
         num_zooms: Z, used with `zoom_action`.
-        image_order: "random" draws every image anew; "shuffled" makes passes in random order, each image exactly once in a
-            pass; "sequential" makes passes in order.
+        image_order: "random" draws every image anew; "shuffled" shows each image exactly once in an epoch, in random order;
+            "sequential" does so in the order of the data set.
         action_format: "dict", "box", "multidiscrete" or "discrete", see `ram_envs.actions`.
         location_grid: G, the locations to a side in the discrete formats.
 
@@ -62,6 +59,7 @@ class GlimpseClassification(Task):
         DataError: the images can't be had.
     """
 
+    has_labels = True
     reset_options = ("index",)
     state_names = (*Task.state_names, "index", "labels", "episodes", "steps", "correct", "costs", "scenes", *Gaze.state_names)
 
@@ -76,7 +74,7 @@ class GlimpseClassification(Task):
         clutter_size: int = 8,
         warp: float = 0.0,
         affine: float = 0.0,
-        glimpse_size: int = 8,
+        glimpse_size: int | str = 8,
         num_scales: int = 1,
         num_glimpses: int = 7,
         glimpse_cost: float = 0.0,
@@ -88,33 +86,27 @@ class GlimpseClassification(Task):
         action_format: str = "dict",
         location_grid: int = 5,
     ) -> None:
-        check_whole("num_glimpses", num_glimpses, 1)
-        if not 0 <= glimpse_cost < np.inf:
-            raise ValueError(f"glimpse_cost must be a number of at least 0, got {glimpse_cost!r}")
-        if not 0 <= warp < np.inf:
-            raise ValueError(f"warp must be a number of pixels of at least 0, got {warp!r}")
-        if not 0 <= affine < 1:
-            raise ValueError(f"affine must be in [0, 1), got {affine!r}")
+        _check_numbers(num_glimpses, glimpse_cost, warp, affine)
         if image_order not in IMAGE_ORDERS:
             raise ValueError(f"image_order must be one of {IMAGE_ORDERS}, got {image_order!r}")
-        super().__init__(num_envs)
         self.images = load_images(dataset, split)
-        self.split, self.image_order = split, image_order
-        self.num_glimpses, self.glimpse_cost = num_glimpses, float(glimpse_cost)
+        self.dataset, self.split, self.num_images = self.images.name, split, len(self.images.labels)
+        self._loaded_by = dataset if isinstance(dataset, str) else None  # A name, which has other splits too.
+        self.image_order, self.num_glimpses, self.glimpse_cost = image_order, num_glimpses, float(glimpse_cost)
         bent = (warp, affine) if split == "train" else (0.0, 0.0)
         self.scene_maker = SceneMaker(self.images.images, canvas_size, num_clutter, clutter_size, *bent)
+        self.scene_shape = self.scene_maker.shape
         zooms = num_zooms if zoom_action else 1
-        retina = Retina(self.scene_maker.shape, glimpse_size, num_scales, zooms, self.images.images.dtype)
+        retina = Retina(self.scene_shape, glimpse_size, num_scales, zooms, self.images.images.dtype)
         self.gaze = Gaze(num_envs, retina, initial_location)
-        choices = (
-            {"class": self.images.num_classes} | ({"stop": 2} if stop_action else {}) | ({"zoom": zooms} if zoom_action else {})
-        )
-        self.codec = ActionCodec(choices, action_format, location_grid)
+        further = ({"stop": 2} if stop_action else {}) | ({"zoom": zooms} if zoom_action else {})
+        self.choices = {"class": self.images.num_classes, **further}
+        self.choice_names = tuple(map(str, range(self.images.num_classes)))
+        self.codec = ActionCodec(self.choices, action_format, location_grid)
         self.observation_space, self.action_space = self.gaze.space, self.codec.space
-        self._envs = np.arange(num_envs)
-        self._order: PassOrder | None = None
-        if image_order == "sequential":
-            self._order = PassOrder(len(self.images.labels), num_envs)
+        self.num_envs, self._envs = num_envs, np.arange(num_envs)
+        self._order = EpochOrder(self.num_images, num_envs) if image_order == "sequential" else None
+        self.streams, self.terminated = np.zeros(num_envs, np.uint64), np.zeros(num_envs, np.bool_)
         self.scenes = retina.blank_scenes(num_envs)  # (N, [C,] H, W), with the retina's margin.
         self.index = np.zeros(num_envs, np.int64)  # The image that each environment shows.
         self.labels = np.zeros(num_envs, np.int64)
@@ -128,10 +120,10 @@ class GlimpseClassification(Task):
         super().seed(keys, where)
         self.episodes[where] = 0
         if self.image_order == "shuffled":
-            self._order = PassOrder(len(self.images.labels), self.num_envs, key=int(keys[0]))
+            self._order = EpochOrder(self.num_images, self.num_envs, key=int(keys[0]))
 
     def restart(self) -> None:
-        """Begin the pass over the images again, for all environments."""
+        """Begin the epoch over the images again, for all environments."""
         if self.image_order == "sequential":
             self.episodes[:] = 0
 
@@ -150,7 +142,7 @@ class GlimpseClassification(Task):
         elif self._order is not None:
             index = self._order.index(self._envs[where], self.episodes[where])
         else:
-            index = (draws[:, 0] * len(self.images.labels)).astype(np.int64)
+            index = (draws[:, 0] * self.num_images).astype(np.int64)
         if self.split != "train":
             keys = index.astype(np.uint64)
             draws, _ = draw_uniform(start_streams(keys), 3)
@@ -202,7 +194,7 @@ class GlimpseClassification(Task):
             facts["is_success"] = (self.correct, self.terminated)
         return facts
 
-    def view(self, env: int, action: Any = None) -> View:
+    def frame(self, env: int = 0, action: Any = None) -> Frame:
         """The scene, the retina's look at it, and the class scores of the last action."""
         scores, choices = scores_of(self.codec, action)
         terminated = bool(self.terminated[env])
@@ -210,34 +202,69 @@ class GlimpseClassification(Task):
         if terminated and choices:
             lines += ["stopped"] * choices.get("stop", 0)
             lines.append(f"said {choices['class']}: {'right' if self.correct[env] else 'wrong'}")
-        return View(
+        return Frame(
             scene=in_unit_range(self.gaze.retina.inner(self.scenes[env])),
             look=look_of(self.gaze, self.scenes, env),
             lines=(*lines, f"reward {self.reward()[env]:g}"),
-            names=tuple(str(name) for name in range(self.images.num_classes)),
+            names=self.choice_names,
             scores=scores,
             choice=choices.get("class"),
             truth=int(self.labels[env]),
         )
+
+    def evaluation(self, split: str) -> Evaluation:
+        """Each image of the split once, in order.
+
+        Raises:
+            ValueError: there is no such split; arrays are only the split as which they were given.
+        """
+        if split not in SPLITS:
+            raise ValueError(f"split must be one of {SPLITS}, got {split!r}")
+        if self._loaded_by is None and split != self.split:
+            raise ValueError(
+                f"split must be {self.split!r}, got {split!r}: the arrays given as dataset have no other splits; give a function "
+                "that loads each split a name with ram_envs.register_dataset, and make the environment with dataset=<name>"
+            )
+        size = self.num_images if self._loaded_by is None else len(load_images(self._loaded_by, split).labels)
+        return Evaluation({"split": split, "image_order": "sequential"}, size, None)
+
+    def glimpse_statistics(self) -> tuple[float, list[float]]:
+        """See `Task.glimpse_statistics`."""
+
+        def fill(scenes: NDArray, rng: np.random.Generator) -> None:
+            index, envs = rng.integers(self.num_images, size=len(scenes)), np.arange(len(scenes))
+            self.scene_maker.make(index, start_streams(draw_keys(rng, len(scenes))), scenes, envs, self.gaze.retina.margin)
+
+        return self.gaze.retina.statistics(fill)
 
     def get_state(self) -> dict[str, Any]:
         """Everything that the next steps depend on, as copies; pickles."""
         return {"order_key": None if self._order is None else self._order.key, **super().get_state()}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Go on where `get_state` was called, in a task made with the same arguments."""
+        """Continue where `get_state` was called, in a task made with the same arguments."""
         if state["order_key"] is not None:
-            self._order = PassOrder(len(self.images.labels), self.num_envs, state["order_key"])
+            self._order = EpochOrder(self.num_images, self.num_envs, state["order_key"])
         super().set_state(state)
 
     def _check_index(self, options: dict[str, Any]) -> NDArray[np.int64] | None:
         """`options["index"]` as (N,), None where it is not given."""
         if "index" not in options:
             return None
-        size = len(self.images.labels)
         index = np.asarray(options["index"])
         if index.dtype.kind not in "iu" or index.shape not in ((), (self.num_envs,)):
             raise ValueError(f"options['index'] must be a whole number or {self.num_envs} of them, got {options['index']!r}")
-        if index.min() < 0 or index.max() >= size:
-            raise ValueError(f"options['index'] must lie in 0..{size - 1}, got {options['index']!r}")
+        if index.min() < 0 or index.max() >= self.num_images:
+            raise ValueError(f"options['index'] must lie in 0..{self.num_images - 1}, got {options['index']!r}")
         return np.broadcast_to(index, self.num_envs).astype(np.int64)
+
+
+def _check_numbers(num_glimpses: int, glimpse_cost: float, warp: float, affine: float) -> None:
+    if num_glimpses < 1:
+        raise ValueError(f"num_glimpses must be at least 1, got {num_glimpses!r}")
+    if not 0 <= glimpse_cost < np.inf:
+        raise ValueError(f"glimpse_cost must be a number of at least 0, got {glimpse_cost!r}")
+    if not 0 <= warp < np.inf:
+        raise ValueError(f"warp must be a number of pixels of at least 0, got {warp!r}")
+    if not 0 <= affine < 1:
+        raise ValueError(f"affine must be in [0, 1), got {affine!r}")

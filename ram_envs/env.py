@@ -1,34 +1,121 @@
-"""Gymnasium's two faces of one task: `GlimpseEnv` is the batch of one, `GlimpseVectorEnv` the batch of N."""
+"""Gymnasium's environments of a task: what they share, and `GlimpseEnv`, the batch of one."""
 
 from __future__ import annotations
 
+import importlib
 import inspect
-from typing import Any
+from types import UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.utils import seeding
-from gymnasium.vector import AutoresetMode, VectorEnv
-from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
 from ram_envs.catch import Catch, GlimpseCatch
-from ram_envs.checks import check_whole
 from ram_envs.classification import GlimpseClassification
+from ram_envs.frame import Frame
 from ram_envs.rendering import RENDER_MODES, Renderer
-from ram_envs.streams import draw_keys
-from ram_envs.task import Task
+from ram_envs.sampling import draw_keys
+from ram_envs.task import Evaluation, Task
 
-TASKS: dict[str, type[Task]] = {"classification": GlimpseClassification, "catch": GlimpseCatch, "whole-catch": Catch}
-
+_TASKS: dict[str, type[Task]] = {"classification": GlimpseClassification, "catch": GlimpseCatch, "whole-catch": Catch}
+_KINDS = {int: ("a whole number", (int, np.integer)), float: ("a number", (int, float, np.integer, np.floating))}
+_KINDS[bool] = ("True or False", (bool, np.bool_))
 _EVERY = np.ones(1, np.bool_)
 
 
-class GlimpseEnv(gym.Env):
-    """One environment of a task, for `gym.make`.
+def register_task(name: str, task_class: type[Task]) -> None:
+    """Give a task a name, in this process, by which environments of it are made; see `ram_envs.task`.
+
+    Raises:
+        ValueError: the name is taken.
+        TypeError: not a class made from `Task`.
+    """
+    if name in _TASKS and _TASKS[name] is not task_class:
+        raise ValueError(f"name must be a new one, got {name!r}: there is such a task already")
+    if not (isinstance(task_class, type) and issubclass(task_class, Task)):
+        raise TypeError(f"task_class must be a class made from ram_envs.Task, got {task_class!r}")
+    _TASKS[name] = task_class
+
+
+def env_defaults(env_id: str) -> dict[str, Any]:
+    """Every option of a registered id with its default, and no environment made; {} for environments of others.
+
+    Raises:
+        gymnasium.error.NameNotFound: there is no such id.
+    """
+    module, _, name = env_id.rpartition(":")
+    if module:  # As `gymnasium.make` takes ids.
+        importlib.import_module(module)
+    spec = gym.spec(name)
+    if spec.entry_point not in ("ram_envs.env:GlimpseEnv", GlimpseEnv):
+        return {}
+    made_with = dict(spec.kwargs)
+    parameters = _parameters(_TASKS[made_with.pop("task", "classification")])
+    return {name: parameter.default for name, parameter in parameters.items()} | made_with
+
+
+class TaskEnv:
+    """What the environments of one and of N share: they tell of their task by these names.
+
+    Attributes:
+        task: the rules, see `ram_envs.Task`.
+        scene_shape: ([C,] H, W) of the scene in pixels.
+        choices: what there is to choose beside the location, and from how many, such as {"class": 10, "stop": 2}.
+        choice_names: the names of the first choice's values: of the classes or the moves.
+        has_labels: whether `info["label"]` tells the right first choice at every step.
+        dataset, split, num_images: the images' data set and split, and how many there are; None where there are no images.
+    """
+
+    _renderer: Renderer | None = None  # Gymnasium closes what could not be made, too.
+
+    def _take_up(self, task: str, num_envs: int, options: dict[str, Any], render_mode: str | None) -> None:
+        if render_mode is not None and render_mode not in RENDER_MODES:
+            raise ValueError(f"render_mode must be None or one of {RENDER_MODES}, got {render_mode!r}")
+        self.render_mode = render_mode
+        self.task = _make_task(task, num_envs, options)
+        self.metadata: dict[str, Any] = {"render_modes": [*RENDER_MODES], "render_fps": self.task.render_fps}
+        self.scene_shape, self.choices, self.choice_names = self.task.scene_shape, self.task.choices, self.task.choice_names
+        self.has_labels, self.dataset = self.task.has_labels, self.task.dataset
+        self.split, self.num_images = self.task.split, self.task.num_images
+        if render_mode is not None:
+            self._renderer = Renderer(self.task, render_mode)
+        self._is_seeded = False
+
+    def evaluation(self, split: str) -> Evaluation:
+        """How agents are evaluated on "train", "validation" or "test": on each image once, or on a number of games.
+
+        Raises:
+            ValueError: there is no such split; arrays given as `dataset` have no others.
+        """
+        return self.task.evaluation(split)
+
+    def glimpse_statistics(self) -> tuple[float, list[float]]:
+        """The mean of glimpses at random places of 1,000 scenes of this split, and their standard deviation at each scale.
+
+        Raises:
+            ValueError: the scene is seen whole.
+        """
+        return self.task.glimpse_statistics()
+
+    def frame(self, env: int = 0, action: Any = None) -> Frame:
+        """What there is to draw of an environment now; action is what it was last sent, None where an episode has just begun."""
+        return self.task.frame(env, action)
+
+    def _pictures(self) -> tuple[NDArray[np.uint8], ...] | None:
+        if self._renderer is None:
+            spec: Any = getattr(self, "spec", None)
+            name = type(self).__name__ if spec is None else spec.id
+            gym.logger.warn(f'{name} was made without a render mode, such as render_mode="rgb_array": render() draws nothing')
+            return None
+        return self._renderer.render()
+
+
+class GlimpseEnv(TaskEnv, gym.Env):
+    """One environment of a task, for `gym.make`; it also has what `TaskEnv` says.
 
     Args:
-        task: a name out of `TASKS`.
+        task: "classification", "catch", "whole-catch", or a name given to `register_task`.
         render_mode: None, "rgb_array" or "human", see `render`.
         **options: the task's own arguments, see `GlimpseClassification`, `GlimpseCatch` and `Catch`.
 
@@ -40,13 +127,8 @@ class GlimpseEnv(gym.Env):
     metadata: dict[str, Any] = {"render_modes": [*RENDER_MODES], "render_fps": 4}  # noqa: RUF012 (each instance has its own)
 
     def __init__(self, task: str = "classification", render_mode: str | None = None, **options: Any) -> None:
-        self.render_mode = _check_render_mode(render_mode)
-        self.task = _make_task(task, 1, options)
-        self.metadata = {**self.metadata, "render_fps": self.task.render_fps}
-        self._renderer = None if render_mode is None else Renderer(self.task, render_mode)
-        self.observation_space = self.task.observation_space
-        self.action_space = self.task.action_space
-        self._is_seeded = False
+        self._take_up(task, 1, options, render_mode)
+        self.observation_space, self.action_space = self.task.observation_space, self.task.action_space
         self._needs_reset = True
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
@@ -55,7 +137,7 @@ class GlimpseEnv(gym.Env):
         Raises:
             ValueError: an unknown option, or an index out of range.
         """
-        options = _check_reset_options(options, self.task.reset_options)
+        options = check_reset_options(options, self.task.reset_options)
         super().reset(seed=seed)
         if seed is not None or not self._is_seeded:
             self.task.seed(draw_keys(self.np_random, 1), _EVERY)
@@ -64,7 +146,7 @@ class GlimpseEnv(gym.Env):
         self._needs_reset = False
         if self._renderer is not None:
             self._renderer.begin(_EVERY)
-        return self._observe(), self._info()
+        return take(self.task.observe(), 0), self._info()
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Look at the location given.
@@ -76,17 +158,10 @@ class GlimpseEnv(gym.Env):
         if self._needs_reset:
             raise gym.error.ResetNeeded("there is no episode under way: call reset() before step()")
         self.task.step(action, None, None)
-        terminated = bool(self.task.terminated[0])
-        self._needs_reset = terminated
+        self._needs_reset = terminated = bool(self.task.terminated[0])
         if self._renderer is not None:
             self._renderer.step(action, None, ~_EVERY)
-        return (
-            self._observe(),
-            float(self.task.reward()[0]),
-            terminated,
-            False,
-            self._info(),
-        )
+        return take(self.task.observe(), 0), float(self.task.reward()[0]), terminated, False, self._info()
 
     def render(self) -> Any:
         """The picture (H, W, 3) of the current step; in the mode "human" the window shows it, as it does after each step anyway.
@@ -94,7 +169,7 @@ class GlimpseEnv(gym.Env):
         Raises:
             gymnasium.error.ResetNeeded: there is nothing to draw before the first reset.
         """
-        pictures = _render(self, self._renderer)
+        pictures = self._pictures()
         return None if pictures is None else pictures[0]
 
     def close(self) -> None:
@@ -102,240 +177,60 @@ class GlimpseEnv(gym.Env):
         if self._renderer is not None:
             self._renderer.close()
 
-    def _observe(self) -> Any:
-        return _take(self.task.observe(), 0)
-
     def _info(self) -> dict[str, Any]:
         return {name: values[0].item() for name, (values, _) in self.task.info().items()}
 
 
-class GlimpseVectorEnv(VectorEnv):
-    """N environments of a task advanced as one batch, for `gym.make_vec`.
-
-    With seed s it equals single environments with the seeds s, s + 1, ...
-
-    Args:
-        task: a name out of `TASKS`.
-        num_envs: N.
-        autoreset_mode: an `AutoresetMode` or its value. NEXT_STEP begins a new episode at the step after the last, whose action
-            is ignored; SAME_STEP at the last step itself, whose observation is then in `info["final_obs"]`; DISABLED when
-            `reset(options={"reset_mask": mask})` is called with a mask (N,) of bool.
-        render_mode: None, "rgb_array" or "human", see `render`.
-        **options: the task's own arguments, see `GlimpseClassification`, `GlimpseCatch` and `Catch`.
-
-    Raises:
-        TypeError: an option that the task does not have.
-        ValueError: an option out of range.
-    """
-
-    metadata: dict[str, Any] = {"render_modes": [*RENDER_MODES], "render_fps": 4}  # noqa: RUF012 (each instance has its own)
-    _renderer: Renderer | None = None  # Gymnasium closes what could not be made, too.
-
-    def __init__(
-        self,
-        task: str = "classification",
-        num_envs: int = 1,
-        autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
-        render_mode: str | None = None,
-        **options: Any,
-    ) -> None:
-        check_whole("num_envs", num_envs, 1)
-        self.autoreset_mode = _check_autoreset_mode(autoreset_mode)
-        self.render_mode = _check_render_mode(render_mode)
-        self.num_envs = num_envs
-        self.task = _make_task(task, num_envs, options)
-        self.metadata = {**self.metadata, "render_fps": self.task.render_fps, "autoreset_mode": self.autoreset_mode}
-        self._renderer = None if render_mode is None else Renderer(self.task, render_mode)
-        self.single_observation_space = self.task.observation_space
-        self.single_action_space = self.task.action_space
-        self.observation_space = batch_space(self.single_observation_space, num_envs)
-        self.action_space = batch_space(self.single_action_space, num_envs)
-        self._is_seeded = False
-        self._done: NDArray[np.bool_] | None = None  # (N,), None before the first reset.
-
-    def reset(
-        self,
-        *,
-        seed: int | list[int | None] | None = None,
-        options: dict[str, Any] | None = None,
-    ) -> tuple[Any, dict[str, Any]]:
-        """Begin an episode in every environment, or in those of `options["reset_mask"]`.
-
-        Raises:
-            ValueError: an unknown option, an index out of range, or not one seed for each environment.
-            TypeError: a reset_mask that is not an array of bool.
-        """
-        options = _check_reset_options(options, (*self.task.reset_options, "reset_mask"))
-        mask = options.pop("reset_mask", None)
-        where = self._check_reset_mask(mask)
-        self._seed(seed, where)
-        if mask is None:
-            self.task.restart()
-        self.task.begin(where, options)
-        self._done = np.zeros(self.num_envs, np.bool_) if self._done is None else self._done & ~where
-        if self._renderer is not None:
-            self._renderer.begin(where)
-        return self.task.observe(), self._info(where)
-
-    def step(self, actions: Any) -> tuple[Any, NDArray, NDArray, NDArray, dict[str, Any]]:
-        """Look at the locations given, one for each environment.
-
-        Raises:
-            ValueError: an action is misshaped, not finite or out of range; the episodes go on as if nothing had been sent.
-            gymnasium.error.ResetNeeded: an episode is over and was not reset.
-        """
-        if self._done is None:
-            raise gym.error.ResetNeeded("there is no episode under way: call reset() before step()")
-        over = self._done
-        some_over = over.any()
-        if some_over and self.autoreset_mode == AutoresetMode.DISABLED:
-            raise gym.error.ResetNeeded(
-                f"environments {np.flatnonzero(over).tolist()} are over: call reset(options={{'reset_mask': mask}}) before step()"
-            )
-        self.task.step(actions, self.num_envs, ~over if some_over else None)
-        if some_over:
-            self.task.begin(over, {})
-        terminated = self.task.terminated.copy()
-        reward = self.task.reward()
-        self._done = terminated.copy()
-        truncated = np.zeros(self.num_envs, np.bool_)
-        began = over
-        if self.autoreset_mode == AutoresetMode.SAME_STEP and terminated.any():
-            observation, info = self._reset_at_once(terminated)
-            began = terminated
-        else:
-            observation, info = self.task.observe(), self._info()
-        if self._renderer is not None:
-            self._renderer.step(actions, self.num_envs, began)
-        return observation, reward, terminated, truncated, info
-
-    def render(self) -> tuple[NDArray[np.uint8], ...] | None:
-        """The pictures of all environments; in the mode "human" one window shows the first 16 of them, after each step.
-
-        Raises:
-            gymnasium.error.ResetNeeded: there is nothing to draw before the first reset.
-        """
-        return _render(self, self._renderer)
-
-    def close_extras(self, **kwargs: Any) -> None:
-        """Close the window."""
-        if self._renderer is not None:
-            self._renderer.close()
-
-    def get_state(self) -> dict[str, Any]:
-        """Everything that the next steps depend on, so that a training run can be stopped and gone on with; pickles."""
-        return {"task": self.task.get_state(), "done": self._done, "is_seeded": self._is_seeded}
-
-    def set_state(self, state: dict[str, Any]) -> None:
-        """Go on where `get_state` was called, in environments made with the same arguments."""
-        self.task.set_state(state["task"])
-        self._done, self._is_seeded = state["done"], state["is_seeded"]
-        if self._renderer is not None and self._done is not None:
-            self._renderer.begin(np.ones(self.num_envs, np.bool_))
-
-    def _reset_at_once(self, over: NDArray[np.bool_]) -> tuple[Any, dict[str, Any]]:
-        final = self.task.observe()
-        final_obs = np.full(self.num_envs, None, dtype=object)
-        for env in np.flatnonzero(over).tolist():
-            final_obs[env] = _take(final, env)
-        final_info = self._info(over)
-        self.task.begin(over, {})
-        self._done = np.zeros(self.num_envs, np.bool_)
-        info = self._info()
-        info.update(final_obs=final_obs, _final_obs=over.copy())
-        info.update(final_info=final_info, _final_info=over.copy())
-        return self.task.observe(), info
-
-    def _info(self, where: NDArray[np.bool_] | None = None) -> dict[str, Any]:
-        """The task's facts as Gymnasium's vector environments give them, for the environments of the mask `where`."""
-        info: dict[str, Any] = {}
-        everywhere = np.ones(self.num_envs, np.bool_)
-        for name, (values, holds) in self.task.info().items():
-            if holds is None and where is None:
-                info[name], info[f"_{name}"] = values.copy(), everywhere
-                continue
-            mask = np.ones(self.num_envs, np.bool_) if where is None else where.copy()
-            if holds is not None:
-                mask &= holds
-            if mask.any():
-                info[name], info[f"_{name}"] = values * mask, mask
-        return info
-
-    def _seed(self, seed: int | list[int | None] | None, where: NDArray[np.bool_]) -> None:
-        if seed is None:
-            if not self._is_seeded:
-                self.task.seed(draw_keys(self.np_random, self.num_envs), np.ones_like(where))
-                self._is_seeded = True
-            return
-        if isinstance(seed, (int, np.integer)):
-            super().reset(seed=int(seed))
-            seeds: list[int | None] = [int(seed) + env for env in range(self.num_envs)]
-        else:
-            seeds = list(seed)
-        if len(seeds) != self.num_envs:
-            raise ValueError(f"seed must be a number or a list of num_envs={self.num_envs} numbers, got {len(seeds)} of them")
-        seeded = np.array([value is not None for value in seeds]) & where
-        if not self._is_seeded:
-            self._seed(None, where)
-        if seeded.any():
-            keys = [draw_keys(seeding.np_random(value)[0], 1)[0] for value, chosen in zip(seeds, seeded, strict=True) if chosen]
-            self.task.seed(np.array(keys, np.uint64), seeded)
-
-    def _check_reset_mask(self, mask: Any) -> NDArray[np.bool_]:
-        if mask is None:
-            return np.ones(self.num_envs, np.bool_)
-        if not isinstance(mask, np.ndarray) or mask.dtype != np.bool_:
-            raise TypeError(f"options['reset_mask'] must be an array of bool, got {mask!r}")
-        if mask.shape != (self.num_envs,) or not mask.any():
-            raise ValueError(f"options['reset_mask'] must have the shape ({self.num_envs},) and at least one True, got {mask!r}")
-        if self._done is None and not mask.all():
-            raise ValueError("the first reset must reset every environment: leave out options['reset_mask']")
-        return mask
-
-
-def _make_task(task: str, num_envs: int, options: dict[str, Any]) -> Task:
-    if task not in TASKS:
-        raise ValueError(f"task must be one of {tuple(TASKS)}, got {task!r}")
-    known = inspect.signature(TASKS[task]).parameters
-    for name in options:
-        if name not in known or name == "num_envs":
-            allowed = ", ".join(known.keys() - {"num_envs"})
-            raise TypeError(f"{name!r} is not an option of this environment; its options are: {allowed}")
-    return TASKS[task](num_envs, **options)
-
-
-def _take(observations: Any, env: int) -> Any:
+def take(observations: Any, env: int) -> Any:
     """The observation of one environment out of those of the batch."""
     if isinstance(observations, dict):
         return {name: values[env] for name, values in observations.items()}
     return observations[env]
 
 
-def _check_reset_options(options: dict[str, Any] | None, allowed: tuple[str, ...]) -> dict[str, Any]:
-    """A copy of reset's options."""
+def check_reset_options(options: dict[str, Any] | None, allowed: tuple[str, ...]) -> dict[str, Any]:
+    """A copy of reset's options.
+
+    Raises:
+        ValueError: they are no dict, or hold something else.
+    """
+    if options is not None and not isinstance(options, dict):
+        raise ValueError(f"options of reset() must be a dict, got {options!r}")
     for name in options or ():
         if name not in allowed:
             raise ValueError(f"options of reset() may hold {allowed}, got {name!r}")
     return dict(options or {})
 
 
-def _check_autoreset_mode(given: AutoresetMode | str) -> AutoresetMode:
-    try:
-        return AutoresetMode(given)
-    except ValueError as error:
-        allowed = [mode.value for mode in AutoresetMode]
-        raise ValueError(f"autoreset_mode must be an AutoresetMode or one of {allowed}, got {given!r}") from error
+def _make_task(name: str, num_envs: int, options: dict[str, Any]) -> Task:
+    if not isinstance(name, str) or name not in _TASKS:
+        raise ValueError(f"task must be one of {tuple(_TASKS)}, got {name!r}")
+    task_class: Any = _TASKS[name]
+    known, hints = _parameters(task_class), get_type_hints(task_class.__init__)
+    for option in options:
+        if option not in known:
+            raise TypeError(f"{option!r} is not an option of this environment; its options are: {', '.join(known)}")
+    options = {option: _check_kind(option, value, hints.get(option, Any)) for option, value in options.items()}
+    task = task_class(num_envs, **options)
+    task.options = options
+    return task
 
 
-def _check_render_mode(given: str | None) -> str | None:
-    if given is not None and given not in RENDER_MODES:
-        raise ValueError(f"render_mode must be None or one of {RENDER_MODES}, got {given!r}")
-    return given
+def _parameters(task_class: type[Task]) -> dict[str, inspect.Parameter]:
+    """The options of a task: its constructor's arguments."""
+    parameters = dict(inspect.signature(task_class).parameters)
+    del parameters["num_envs"]
+    return parameters
 
 
-def _render(env: gym.Env | VectorEnv, renderer: Renderer | None) -> tuple[NDArray[np.uint8], ...] | None:
-    if renderer is None:
-        name = type(env).__name__ if env.spec is None else env.spec.id
-        gym.logger.warn(f'{name} was made without a render mode, such as render_mode="rgb_array": render() draws nothing')
-        return None
-    return renderer.render()
+def _check_kind(name: str, value: Any, hint: Any) -> Any:
+    """The value as Python's own int, float or bool, where the option is annotated with one of them."""
+    hints = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    kind = next((kind for kind in hints if kind in _KINDS), None)
+    if kind is None or isinstance(value, tuple(one for one in hints if one not in _KINDS and isinstance(one, type))):
+        return value
+    words, types = _KINDS[kind]
+    if not isinstance(value, types) or (kind is not bool and isinstance(value, bool)):
+        others = "".join(" or None" if one is type(None) else " or text" for one in hints if one in (type(None), str))
+        raise ValueError(f"{name} must be {words}{others}, got {value!r}")
+    return kind(value)

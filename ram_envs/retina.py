@@ -12,12 +12,12 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
+from gymnasium import spaces
 from numba import njit
 from numpy.typing import NDArray
 
-from ram_envs.checks import check_whole
-
 MAX_RELATIVE_WIDTH = 4  # The widest patch may be this many times as wide as the longer side of the image, no more.
+_STATISTICS = (100, 10)  # Batches, and scenes in each: large scenes need not all be held at once.
 _U = np.uint64  # Unsigned indices need no check for negative ones, so that the loops over pixels are vectorised.
 
 
@@ -30,7 +30,7 @@ class Retina:
 
     Args:
         image_shape: (H, W) or (C, H, W).
-        glimpse_size: g, the side of a glimpse in pixels.
+        glimpse_size: g, the side of a glimpse in pixels; "scene": the longer side of the image.
         num_scales: k, the number of patches, each twice as wide as the one before.
         num_zooms: Z; at zoom z in 0..Z-1 all patches are 2^z times as wide.
         dtype: of the scenes: uint8 in [0, 255] or float32 in [0, 1].
@@ -42,26 +42,31 @@ class Retina:
     def __init__(
         self,
         image_shape: tuple[int, ...],
-        glimpse_size: int = 8,
+        glimpse_size: int | str = 8,
         num_scales: int = 1,
         num_zooms: int = 1,
         dtype: Any = np.uint8,
     ) -> None:
-        _check_sizes(image_shape[-2:], glimpse_size, num_scales, num_zooms)
-        self.image_shape, self.num_zooms = image_shape, num_zooms
-        self.glimpse_size, self.num_scales = int(glimpse_size), int(num_scales)
-        self.margin = ((self.glimpse_size << (self.num_scales + num_zooms - 2)) + 1) // 2
+        self.image_shape = tuple(map(int, image_shape))
+        size = max(self.image_shape[-2:]) if glimpse_size == "scene" else glimpse_size
+        self.glimpse_size, self.num_scales, self.num_zooms = _check_sizes(self.image_shape[-2:], size, num_scales, num_zooms)
+        self.margin = ((self.glimpse_size << (self.num_scales + self.num_zooms - 2)) + 1) // 2
         self.dtype = np.dtype(dtype)
-        channels = image_shape[:-2]
+        channels = self.image_shape[:-2]
         self.glimpse_shape = (self.num_scales, *channels, self.glimpse_size, self.glimpse_size)
-        self._cut = _patch_cutter(self.glimpse_size, self.num_scales + num_zooms - 1, self.dtype.name)
+        self._scenes_shape = (*channels, *(self.margin + side for side in self.image_shape[-2:]))
+        self._checked: NDArray | None = None  # The scenes last looked at.
+        self._cut = _patch_cutter(self.glimpse_size, self.num_scales + self.num_zooms - 1, self.dtype.name)
+
+    def __reduce__(self) -> Any:
+        """A copy compiles its loops anew."""
+        return Retina, (self.image_shape, self.glimpse_size, self.num_scales, self.num_zooms, self.dtype)
 
     def blank_scenes(self, num_scenes: int) -> NDArray:
         """Empty scenes with their margin: (N, [C,] margin + H, margin + W)."""
-        shape = (num_scenes, *self.image_shape[:-2], *(self.margin + side for side in self.image_shape[-2:]))
+        shape = (num_scenes, *self._scenes_shape)
         size = math.prod(shape)
-        pixels = np.zeros(size + (self.margin + 1) * shape[-1], self.dtype)  # Behind the last scene a margin below it.
-        return pixels[:size].reshape(shape)
+        return np.zeros(size + self._pixels_behind(), self.dtype)[:size].reshape(shape)
 
     def inner(self, scenes: NDArray) -> NDArray:
         """What is not margin: a view (..., H, W)."""
@@ -71,13 +76,17 @@ class Retina:
         """Look once at each of the scenes, which `blank_scenes` has made; see `glimpses`. zooms is (N,), None where Z is 1.
 
         Raises:
-            ValueError: scenes from elsewhere, or a location that is not finite.
+            ValueError: scenes from elsewhere; locations that are not (N, 2) or not finite; zooms that are not (N,) in 0..Z-1.
         """
-        if scenes.base is None or scenes.dtype != self.dtype or scenes.shape[-1] != self.margin + self.image_shape[-1]:
-            raise ValueError("scenes must be made by this retina's blank_scenes: they need their margin")
-        patches = np.empty((len(scenes), *self.glimpse_shape), np.float32)
+        if scenes is not self._checked:
+            self._check_scenes(scenes)
+        if locations.shape != (len(scenes), 2):
+            raise ValueError(f"locations must have the shape {(len(scenes), 2)}, got {locations.shape}")
         if zooms is None:
             zooms = np.zeros(len(scenes), np.int64)
+        elif zooms.shape != (len(scenes),) or zooms.dtype.kind not in "iu" or zooms.min() < 0 or zooms.max() >= self.num_zooms:
+            raise ValueError(f"zooms must be {len(scenes)} whole numbers in 0..{self.num_zooms - 1}, got {zooms!r}")
+        patches = np.empty((len(scenes), *self.glimpse_shape), np.float32)
         channels = (len(scenes), -1, *scenes.shape[-2:])
         cells = (len(scenes), self.num_scales, -1, self.glimpse_size**2)
         if not self._cut(scenes.reshape(channels), locations, zooms, patches.reshape(cells), self.margin):
@@ -92,8 +101,40 @@ class Retina:
         _find_corners(locations, self.image_shape[:-3:-1], widths, corners)
         return corners, widths
 
+    def statistics(self, fill: Callable[[NDArray, np.random.Generator], None]) -> tuple[float, list[float]]:
+        """The mean of glimpses at random places of 1,000 scenes, and their standard deviation at each scale.
 
-def glimpses(images: NDArray, locations: NDArray, *, glimpse_size: int = 8, num_scales: int = 1) -> NDArray[np.float32]:
+        Args:
+            fill: called with blank scenes and a source of random numbers, draws the scenes.
+        """
+        rng, patches = np.random.default_rng(0), []
+        for _ in range(_STATISTICS[0]):
+            scenes = self.blank_scenes(_STATISTICS[1])
+            fill(scenes, rng)
+            patches.append(self.look(scenes, rng.uniform(-1, 1, (len(scenes), 2))))
+        values = np.concatenate(patches).swapaxes(0, 1).reshape(self.num_scales, -1)
+        return float(values.mean()), values.std(axis=1).tolist()
+
+    def _pixels_behind(self) -> int:
+        """The pixels behind the last scene: a margin below it."""
+        return (self.margin + 1) * self._scenes_shape[-1]
+
+    def _check_scenes(self, scenes: NDArray) -> None:
+        """See that the scenes have their margin, and that what is read behind the last one belongs to them."""
+        owner = scenes
+        while isinstance(owner.base, np.ndarray):
+            owner = owner.base
+        behind = _end(owner) - _end(scenes)
+        fits = scenes.dtype == self.dtype and scenes.shape[1:] == self._scenes_shape and scenes.flags.c_contiguous
+        if not fits or not owner.flags.forc or behind < self._pixels_behind() * scenes.itemsize:
+            raise ValueError(
+                f"scenes must be made by this retina's blank_scenes, (N, {', '.join(map(str, self._scenes_shape))}) of "
+                f"{self.dtype} with their margin, got {scenes.shape} of {scenes.dtype}"
+            )
+        self._checked = scenes
+
+
+def glimpses(images: NDArray, locations: NDArray, *, glimpse_size: int | str = 8, num_scales: int = 1) -> NDArray[np.float32]:
     """Look at each image once.
 
     Args:
@@ -113,25 +154,117 @@ def glimpses(images: NDArray, locations: NDArray, *, glimpse_size: int = 8, num_
         raise ValueError(
             f"images must be (N, H, W) or (N, C, H, W) of uint8 or float32, got shape {images.shape} of {images.dtype}"
         )
-    if locations.shape != (len(images), 2):
-        raise ValueError(f"locations must have the shape {(len(images), 2)}, got {locations.shape}")
     retina = Retina(images.shape[1:], glimpse_size, num_scales, dtype=images.dtype)
     scenes = retina.blank_scenes(len(images))
     retina.inner(scenes)[...] = images
     return retina.look(scenes, locations)
 
 
-def _check_sizes(image_shape: tuple[int, ...], glimpse_size: Any, num_scales: Any, num_zooms: Any) -> None:
-    for name, value in (("glimpse_size", glimpse_size), ("num_scales", num_scales), ("num_zooms", num_zooms)):
-        check_whole(name, value, 1)
-    widest = glimpse_size * 2 ** (num_scales + num_zooms - 2)
-    limit = MAX_RELATIVE_WIDTH * max(image_shape)
-    if widest > limit:
+class Gaze:
+    """The gaze of N agents through one kind of retina.
+
+    Args:
+        num_envs: N.
+        retina: what they look through.
+        initial_location: where the first glimpse is taken: "random" (uniform over the scene), "center", or a pair (x, y) in
+            [-1, 1].
+
+    Attributes:
+        locations: (N, 2), where the current glimpse is taken, l.
+        zooms: (N,), how wide the retina looks.
+        space: the observations of a single agent.
+
+    Raises:
+        ValueError: `initial_location` is something else.
+    """
+
+    state_names = ("gaze.locations", "gaze.zooms")
+
+    def __init__(self, num_envs: int, retina: Retina, initial_location: Any) -> None:
+        self.retina = retina
+        self.initial_location = _check_initial_location(initial_location)
+        self.locations = np.zeros((num_envs, 2), np.float32)
+        self.zooms = np.zeros(num_envs, np.int64)
+        parts: dict[str, spaces.Space] = {
+            "glimpse": spaces.Box(0.0, 1.0, retina.glimpse_shape, np.float32),
+            "location": spaces.Box(-1.0, 1.0, (2,), np.float32),
+        }
+        if retina.num_zooms > 1:
+            parts["zoom"] = spaces.Box(0.0, 1.0, (retina.num_zooms,), np.float32)
+        self.space = GlimpseSpace(parts, retina.image_shape)
+
+    def begin(self, where: NDArray[np.bool_], draws: NDArray) -> None:
+        """Place the first glimpses of the mask `where` (N,) at zoom 0; draws (m, 2) in [0, 1) are for those at random."""
+        self.locations[where] = 2 * draws - 1 if self.initial_location is None else self.initial_location
+        self.zooms[where] = 0
+
+    def look(self, locations: NDArray, zooms: NDArray | None, where: NDArray[np.bool_] | None) -> None:
+        """Look at locations (N, 2) with zooms (N,) from now on, in the environments of the mask `where` (None: all)."""
+        if where is None:
+            self.locations[...] = locations
+        else:
+            self.locations[where] = locations[where]
+        if zooms is not None:
+            np.copyto(self.zooms, zooms, where=True if where is None else where)
+
+    def observe(self, scenes: NDArray) -> dict[str, NDArray[np.float32]]:
+        """What the agents see of the scenes (N, [C,] H, W), which have the retina's margin.
+
+        "glimpse" (N, k, g, g) in [0, 1] (with channels (N, k, C, g, g)), "location" (N, 2) in [-1, 1] and, where there is more
+        than one zoom, "zoom" (N, Z), 1 at the current one.
+        """
+        if self.retina.num_zooms == 1:
+            return {"glimpse": self.retina.look(scenes, self.locations), "location": self.locations.copy()}
+        glimpse = self.retina.look(scenes, self.locations, self.zooms)
+        zoom = np.eye(self.retina.num_zooms, dtype=np.float32)[self.zooms]
+        return {"glimpse": glimpse, "location": self.locations.copy(), "zoom": zoom}
+
+
+def _check_initial_location(given: Any) -> NDArray[np.float32] | None:
+    """None for "random"."""
+    if isinstance(given, str) and given in ("random", "center"):
+        return None if given == "random" else np.zeros(2, np.float32)
+    try:
+        pair = np.asarray(given, np.float32)
+    except (TypeError, ValueError):
+        pair = np.empty(0, np.float32)
+    if pair.shape != (2,) or not (np.abs(pair) <= 1).all():
+        raise ValueError(f'initial_location must be "random", "center" or a pair (x, y) in [-1, 1], got {given!r}')
+    return pair
+
+
+class GlimpseSpace(spaces.Dict):
+    """The observations of one agent: "glimpse", "location" and maybe "zoom", as a Dict.
+
+    Attributes:
+        scene_shape: ([C,] H, W) in pixels of the scene that the glimpses are taken from.
+    """
+
+    def __init__(self, parts: dict[str, spaces.Space], scene_shape: tuple[int, ...]) -> None:
+        super().__init__(parts)
+        self.scene_shape = scene_shape
+
+
+def _check_sizes(image_shape: tuple[int, ...], *sizes: Any) -> tuple[int, int, int]:
+    """The sizes as Python's whole numbers."""
+    for name, value in zip(("glimpse_size", "num_scales", "num_zooms"), sizes, strict=True):
+        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+            raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+    glimpse_size, num_scales, num_zooms = map(int, sizes)
+    doublings, limit = num_scales + num_zooms - 2, MAX_RELATIVE_WIDTH * max(image_shape)
+    if doublings > limit.bit_length() or glimpse_size << doublings > limit:
+        widest = f"{glimpse_size} * 2**{doublings}" if doublings > limit.bit_length() else glimpse_size << doublings
         zoomed = f" and num_zooms={num_zooms}" if num_zooms > 1 else ""
         raise ValueError(
             f"glimpse_size={glimpse_size} with num_scales={num_scales}{zoomed} makes a widest patch of {widest} pixels; on "
             f"images of {image_shape[0]}x{image_shape[1]} it may be at most {limit}: use fewer scales or a smaller glimpse"
         )
+    return glimpse_size, num_scales, num_zooms
+
+
+def _end(array: NDArray) -> int:
+    """The address behind a contiguous array."""
+    return array.__array_interface__["data"][0] + array.nbytes
 
 
 @njit(cache=True)

@@ -10,13 +10,15 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from ram_envs.checks import check_whole
-from ram_envs.streams import draw_uniform
-from ram_envs.warping import DRAWS as WARP_DRAWS
-from ram_envs.warping import warp
+from ram_envs.sampling import draw_uniform
 
+MAX_CANVAS = 2**14
 _DRAWS_PER_CLUTTER = 5  # Which image, its column and row, the canvas's column and row.
 _AHEAD = 2  # Scenes.
+NODES = 3  # To a side.
+EDGE = 4  # Pixels of nothing around an image: enough for the 4x4 around any place.
+NODE_DRAWS = 2 * NODES * NODES  # For an image: x and y of each node,
+WARP_DRAWS = NODE_DRAWS + 4  # then the linear map.
 
 
 class SceneMaker:
@@ -27,9 +29,9 @@ class SceneMaker:
         canvas_size: the side of the canvas; None: the image is the scene.
         num_clutter: pieces of other images.
         clutter_size: the side of such a piece.
-        reach: each image is bent at random, by up to so many pixels, see `ram_envs.warping`; the pieces are cut out of images as
+        reach: each image is bent at random, by up to this number of pixels, see `warp`; the pieces are cut out of images as
             they are.
-        slope: each image is turned, stretched and slanted at random besides, see `ram_envs.warping`.
+        slope: each image is turned, stretched and slanted at random besides, see `warp`.
 
     Attributes:
         shape: ([C,] H, W) of a scene.
@@ -48,13 +50,13 @@ class SceneMaker:
         slope: float = 0.0,
     ) -> None:
         height, width = images.shape[-2:]
-        check_whole("num_clutter", num_clutter, 0)
-        check_whole("clutter_size", clutter_size, 1)
-        if canvas_size is not None:
-            check_whole("canvas_size", canvas_size, max(height, width))
+        if num_clutter < 0:
+            raise ValueError(f"num_clutter must be at least 0, got {num_clutter!r}")
+        if canvas_size is not None and not max(height, width) <= canvas_size <= MAX_CANVAS:
+            raise ValueError(f"canvas_size must be from {max(height, width)} to {MAX_CANVAS} pixels, got {canvas_size!r}")
         sides = (height, width) if canvas_size is None else (canvas_size, canvas_size)
-        if num_clutter and clutter_size > min(height, width):
-            raise ValueError(f"clutter_size must be at most {min(height, width)}, a side of the images, got {clutter_size!r}")
+        if clutter_size < 1 or (num_clutter and clutter_size > min(height, width)):
+            raise ValueError(f"clutter_size must be from 1 to {min(height, width)}, a side of the images, got {clutter_size!r}")
         if num_clutter and len(images) < 2:
             raise ValueError(f"num_clutter={num_clutter} needs other images to cut clutter from, but there is only one")
         self.shape = (*images.shape[1:-2], *sides)
@@ -154,3 +156,88 @@ def _add(sources, source, source_step, targets, target, target_step, size, brigh
         for c in range(size):
             at = there + np.uint64(c)
             targets[at] = min(targets[at] + sources[here + np.uint64(c)], brightest)
+
+
+def warp(images: NDArray, index: NDArray[np.int64], draws: NDArray[np.floating], reach: float, slope: float = 0.0) -> NDArray:
+    """Bend each of the images index (m,): (M, C, H, W) -> (m, C, H, W).
+
+    Args:
+        images: uint8 or float32; beyond their edges there is nothing (0).
+        index: which to bend.
+        draws: (m, `WARP_DRAWS`) in [0, 1), where the nodes go.
+        reach: the farthest that a node is moved along each axis, in pixels.
+        slope: beside it each node is moved by a linear map of its place (x, y) from the image's middle, the same for all nodes of
+            an image, whose four entries are at most this.
+    """
+    bent = np.empty((len(index), *images.shape[1:]), images.dtype)
+    draws = 2 * draws - 1
+    moves = reach * draws[:, :NODE_DRAWS].reshape(-1, 2, NODES, NODES)
+    if slope:
+        moves += slope * np.einsum("mij,jrc->mirc", draws[:, NODE_DRAWS:].reshape(-1, 2, 2), _places(*images.shape[-2:]))
+    _warp(images, index, moves.astype(np.float32), bent, 0.5 if images.dtype == np.uint8 else 0.0)
+    return bent
+
+
+def _places(height: int, width: int) -> NDArray[np.float64]:
+    """Where the nodes lie, from the image's middle, in pixels, x first: (2, n, n)."""
+    down, across = (np.linspace(-1, 1, NODES) * (side - 1) / 2 for side in (height, width))
+    y, x = np.meshgrid(down, across, indexing="ij")
+    return np.stack([x, y])
+
+
+@njit(cache=True)
+def _warp(images, index, moves, bent, rounding):
+    """Fill bent (m, C, H, W); moves (m, 2, n, n) are the nodes' in pixels, x first."""
+    _, num_channels, height, width = images.shape
+    around = np.zeros((num_channels, height + 2 * EDGE, width + 2 * EDGE), np.float32)
+    cells = moves.shape[-1] - 1
+    highest = np.float32(255 if rounding > 0 else 1)
+    across_cells, down_cells = _cells(width, cells), _cells(height, cells)
+    for i in range(len(index)):
+        around[:, EDGE:-EDGE, EDGE:-EDGE] = images[index[i]]
+        for row in range(height):
+            r, v = down_cells[row]
+            nodes = moves[i, :, r] * (1 - v) + moves[i, :, r + 1] * v  # (2, n), on this row
+            for column in range(width):
+                c, u = across_cells[column]
+                x = np.float32(column) + (nodes[0, c] * (1 - u) + nodes[0, c + 1] * u)
+                y = np.float32(row) + (nodes[1, c] * (1 - u) + nodes[1, c + 1] * u)
+                left, top = np.floor(x), np.floor(y)
+                across, down = _cubic(x - left), _cubic(y - top)
+                j, k = min(max(int(top) - 1 + EDGE, 0), height + EDGE), min(max(int(left) - 1 + EDGE, 0), width + EDGE)
+                for channel in range(num_channels):
+                    value = _blend(around[channel], j, k, across, down)
+                    bent[i, channel, row, column] = min(max(value, np.float32(0)), highest) + rounding
+
+
+@njit(cache=True)
+def _cells(side, cells):
+    """For each pixel of a side the cell of the grid in which it lies, and how far in it (0 to 1)."""
+    places = []
+    for pixel in range(side):
+        place = np.float32(pixel * cells) / np.float32(max(side - 1, 1))
+        cell = min(int(place), cells - 1)
+        places.append((cell, place - np.float32(cell)))
+    return places
+
+
+@njit(cache=True)
+def _cubic(t):
+    """The weights of the four pixels around a place that lies t (0 to 1) beyond the second (Catmull and Rom 1974)."""
+    half, two, three, four, five = np.float32(0.5), np.float32(2), np.float32(3), np.float32(4), np.float32(5)
+    a, b = t * t, t * t * t
+    return half * (two * a - t - b), half * (two - five * a + three * b), half * (t + four * a - three * b), half * (b - a)
+
+
+@njit(cache=True)
+def _blend(image, top, left, across, down):
+    """The weighted sum of 4x4 pixels; a loop over them takes half as long again."""
+    upper = down[0] * _line(image, top, left, across) + down[1] * _line(image, top + 1, left, across)
+    return upper + down[2] * _line(image, top + 2, left, across) + down[3] * _line(image, top + 3, left, across)
+
+
+@njit(cache=True)
+def _line(image, row, left, across):
+    """The weighted sum of 4 pixels of a row."""
+    first = across[0] * image[row, left] + across[1] * image[row, left + 1]
+    return first + across[2] * image[row, left + 2] + across[3] * image[row, left + 3]

@@ -1,7 +1,14 @@
-"""What `ram_envs.env` asks of a task: the rules of N episodes advanced together."""
+"""What a task is: the rules of N episodes advanced together. `ram_envs.env` makes Gymnasium's environments of it.
+
+A task of your own is a class like `ram_envs.GlimpseClassification`: its constructor takes the number of environments and its
+options by name, it has the attributes and methods below, and `ram_envs.register_task` gives it the name by which an id is
+registered: `gymnasium.register("Mine-v0", "ram_envs.env:GlimpseEnv", kwargs={"task": "mine"},
+vector_entry_point="ram_envs.vector_env:GlimpseVectorEnv")`.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any, ClassVar
 
@@ -9,43 +16,81 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from ram_envs.streams import start_streams
-from ram_envs.view import View
+from ram_envs.datasets import SPLITS
+from ram_envs.frame import Frame
+from ram_envs.sampling import start_streams
 
+# Games have no images to be split: number of episodes, and a seed that training never uses.
+_GAMES = {"train": (2_000, 0), "validation": (2_000, 1_000_000), "test": (10_000, 2_000_000)}
 _Facts = dict[str, tuple[NDArray, NDArray[np.bool_] | None]]
 
 
-class Task:
-    """The rules of N episodes. `ram_envs.env` makes Gymnasium's environments of it.
+@dataclass(frozen=True)
+class Evaluation:
+    """How agents are evaluated on a split."""
 
-    Args:
-        num_envs: N.
+    env_kwargs: dict[str, Any]  # What the environments need beside the options of those that the agent learned in.
+    num_episodes: int
+    seed: int | None  # Of the environments; None: the episodes do not depend on it.
+
+
+def seeded_evaluation(split: str) -> Evaluation:
+    """The evaluation of games, and of other people's environments: a number of episodes from a seed of the split.
+
+    Raises:
+        ValueError: `split` is not "train", "validation" or "test".
+    """
+    if split not in _GAMES:
+        raise ValueError(f"split must be one of {SPLITS}, got {split!r}")
+    return Evaluation({}, *_GAMES[split])
+
+
+class Task:
+    """The rules of N episodes.
 
     Attributes:
+        num_envs: N.
+        options: those that the environment was made with (the environment sets them); copies are made with them.
         observation_space, action_space: those of a single environment.
+        streams: (N,), the state of each environment's random stream, see `ram_envs.sampling`.
         terminated: (N,), whether each episode is over.
+        scene_shape: ([C,] H, W) of the scene in pixels.
+        choices: what there is to choose beside the location, and from how many, such as {"class": 10, "stop": 2}.
+        choice_names: the names of the first choice's values.
+        has_labels: whether the fact "label" tells the right first choice at every step.
+        dataset, split, num_images: the images' data set and split, and how many there are; None where there are no images.
     """
 
     reset_options: ClassVar[tuple[str, ...]] = ()  # What `begin` knows.
     state_names: ClassVar[tuple[str, ...]] = ("streams", "terminated")  # The arrays that the next steps depend on.
     render_fps: ClassVar[int] = 4
+    num_envs: int
+    options: dict[str, Any]
     observation_space: spaces.Space
     action_space: spaces.Space
-
-    def __init__(self, num_envs: int) -> None:
-        self.num_envs = num_envs
-        self.streams = np.zeros(num_envs, np.uint64)  # See `ram_envs.streams`.
-        self.terminated = np.zeros(num_envs, np.bool_)
+    streams: NDArray[np.uint64]
+    terminated: NDArray[np.bool_]
+    scene_shape: tuple[int, ...]
+    choices: dict[str, int]
+    choice_names: tuple[str, ...]
+    has_labels: bool = False
+    dataset: str | None = None
+    split: str | None = None
+    num_images: int | None = None
 
     def seed(self, keys: NDArray[np.uint64], where: NDArray[np.bool_]) -> None:
         """Give the environments of the mask `where` (N,) new random streams, keyed by keys (m,)."""
         self.streams[where] = start_streams(keys)
 
     def restart(self) -> None:
-        """Begin anew what all environments share, such as a pass over the images."""
+        """Begin anew what all environments share, such as an epoch over the images."""
 
     def begin(self, where: NDArray[np.bool_], options: dict[str, Any]) -> None:
-        """Begin a new episode in each environment of the mask `where` (N,)."""
+        """Begin a new episode in each environment of the mask `where` (N,).
+
+        Raises:
+            ValueError: an option out of range; nothing has changed then.
+        """
         raise NotImplementedError
 
     def step(self, action: Any, num_actions: int | None, where: NDArray[np.bool_] | None) -> None:
@@ -68,15 +113,43 @@ class Task:
         """Facts about the current step: each with the mask (N,) of the environments where it holds, None for all."""
         raise NotImplementedError
 
-    def view(self, env: int, action: Any = None) -> View:
+    def frame(self, env: int = 0, action: Any = None) -> Frame:
         """What there is to draw of environment `env`; action is what it was last sent, None where an episode has just begun."""
         raise NotImplementedError
+
+    def evaluation(self, split: str) -> Evaluation:
+        """How to evaluate on "train", "validation" or "test".
+
+        Raises:
+            ValueError: there is no such split.
+        """
+        return seeded_evaluation(split)
+
+    def glimpse_statistics(self) -> tuple[float, list[float]]:
+        """The mean of glimpses at random places of 1,000 scenes, and their standard deviation at each scale.
+
+        Raises:
+            ValueError: the scene is seen whole.
+        """
+        raise ValueError(f"{type(self).__name__} shows no glimpses: the scene is seen whole")
 
     def get_state(self) -> dict[str, Any]:
         """Everything that the next steps depend on, as copies; pickles."""
         return {name: attrgetter(name)(self).copy() for name in self.state_names}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Go on where `get_state` was called, in a task made with the same arguments."""
+        """Continue where `get_state` was called, in a task made with the same arguments."""
         for name in self.state_names:
             attrgetter(name)(self)[...] = state[name]
+
+    def __reduce__(self) -> Any:
+        """A copy is made anew and given the state: it loads its data set by name, and its scenes have the room they need."""
+        return _make_copy, (type(self), self.num_envs, self.options, self.get_state())
+
+
+def _make_copy(task_class: type[Task], num_envs: int, options: dict[str, Any], state: dict[str, Any]) -> Task:
+    task: Any = task_class
+    copy = task(num_envs, **options)
+    copy.options = options
+    copy.set_state(state)
+    return copy

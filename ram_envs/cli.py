@@ -1,4 +1,4 @@
-"""Options as they are written on a command line."""
+"""Options as they are written on a command line: NAME:VALUE."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any
 
 
 def parse_pairs(pairs: Iterable[str]) -> dict[str, Any]:
-    """["size:12", "name:x"] as {"size": 12, "name": "x"}.
+    """["size:12", "name:x"] as {"size": 12, "name": "x"}: a value is a Python literal, or else text.
 
     Raises:
-        ValueError: a colon is missing.
+        ValueError: a name or the colon is missing.
     """
     values: dict[str, Any] = {}
     for pair in pairs:

@@ -1,0 +1,106 @@
+"""What is drawn at random: streams of numbers for N environments at once, and which image comes next.
+
+A NumPy generator for every environment would cost a Python call for every environment at every episode. These streams are
+SplitMix64 (Steele, Lea and Flood 2014): one number of state each, advanced for all together as one array (N,) of uint64. Their
+keys come from NumPy generators.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+IMAGE_ORDERS = ("random", "shuffled", "sequential")
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
+_MIX_2 = np.uint64(0x94D049BB133111EB)
+
+
+def draw_keys(rng: np.random.Generator, size: int) -> NDArray[np.uint64]:
+    """Keys for new streams: (size,)."""
+    return rng.integers(0, 2**64, size, dtype=np.uint64)
+
+
+def start_streams(keys: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """The first states (n,) of the streams with these keys (n,); near keys give unlike streams."""
+    return _mix_all(keys + _GOLDEN)
+
+
+def draw_uniform(streams: NDArray[np.uint64], size: int) -> tuple[NDArray[np.floating], NDArray[np.uint64]]:
+    """Draws from [0, 1), (n, size), and the streams' next states (n,)."""
+    draws = np.empty((len(streams), size))
+    return draws, _fill(streams, draws)
+
+
+class EpochOrder:
+    """Epochs over M images with N environments, each image exactly once in an epoch.
+
+    Environment j shows the images j, j + N, j + 2N, ...; where N does not divide M, the last environments share the rest.
+    So environment j has (M + j) // N images an epoch, the numbers that SB3's `evaluate_policy(n_eval_episodes=M)` asks of it,
+    and every image counts once whatever N is.
+
+    Args:
+        num_images: M.
+        num_envs: N, at most M.
+        key: a seed for the order within each epoch; None keeps the images in order.
+
+    Raises:
+        ValueError: there are more environments than images.
+    """
+
+    def __init__(self, num_images: int, num_envs: int, key: int | None = None) -> None:
+        if num_envs > num_images:
+            raise ValueError(
+                f"num_envs={num_envs} environments can't share an epoch of {num_images} images: use at most {num_images}"
+            )
+        self.num_images, self.num_envs, self.key = num_images, num_envs, key
+        self._shuffles: dict[int, NDArray] = {}
+
+    def index(self, envs: NDArray[np.int64], episodes: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The images for these environments' episodes number 0, 1, ...: (n,) and (n,) -> (n,)."""
+        epochs, rounds = np.divmod(episodes, (self.num_images + envs) // self.num_envs)
+        full_rounds, rest = divmod(self.num_images, self.num_envs)
+        positions = rounds * self.num_envs + envs
+        positions -= np.where(rounds == full_rounds, self.num_envs - rest, 0)
+        if self.key is None:
+            return positions
+        for epoch in np.unique(epochs):
+            here = epochs == epoch
+            positions[here] = self._shuffle(int(epoch))[positions[here]]
+        return positions
+
+    def _shuffle(self, epoch: int) -> NDArray[np.int64]:
+        """The order of an epoch; the environments are rarely more than one epoch apart, so two orders are kept."""
+        if epoch not in self._shuffles:
+            while len(self._shuffles) > 1:
+                del self._shuffles[min(self._shuffles)]
+            rng = np.random.default_rng([self.key or 0, epoch])
+            self._shuffles[epoch] = rng.permutation(self.num_images)
+        return self._shuffles[epoch]
+
+
+@njit(cache=True)
+def _fill(streams, draws):
+    """Fill the draws (n, size); return the next states (n,)."""
+    after = streams.copy()
+    for n in range(len(streams)):
+        for i in range(draws.shape[1]):
+            after[n] += _GOLDEN
+            draws[n, i] = (_mix(after[n]) >> np.uint64(11)) * 2.0**-53
+    return after
+
+
+@njit(cache=True)
+def _mix_all(bits):
+    mixed = np.empty_like(bits)
+    for n in range(len(bits)):
+        mixed[n] = _mix(bits[n])
+    return mixed
+
+
+@njit(cache=True)
+def _mix(bits):
+    bits = (bits ^ (bits >> np.uint64(30))) * _MIX_1
+    bits = (bits ^ (bits >> np.uint64(27))) * _MIX_2
+    return bits ^ (bits >> np.uint64(31))
