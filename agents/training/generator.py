@@ -18,22 +18,22 @@ Predict = Callable[..., tuple[Any, Any]]  # (observations, state, episode_start,
 _FILE = "predict.pkl"
 
 
-class LoopAlgorithm(BaseAlgorithm):
+class GeneratorAlgorithm(BaseAlgorithm):
     """Runs a generator that learns and yields (steps so far, predict).
 
     Args:
-        loop: the generator function, called with (env, seed=, **settings).
+        generator: the generator function, called with (env, seed=, **hyperparams).
         env: an SB3 `VecEnv`.
-        settings: what else the loop is called with.
-        seed: seeds the random numbers of Python, NumPy and torch, and the environments, and is handed to the loop.
+        hyperparams: further arguments of the generator function.
+        seed: seeds the random numbers of Python, NumPy and torch, and the environments, and is an argument of the generator.
         device, tensorboard_log: as in Stable-Baselines3.
     """
 
     def __init__(
         self,
-        loop: Callable[..., Iterator[tuple[int, Predict]]] | None,
+        generator: Callable[..., Iterator[tuple[int, Predict]]] | None,
         env: VecEnv | None,
-        settings: dict[str, Any] | None = None,
+        hyperparams: dict[str, Any] | None = None,
         seed: int | None = None,
         device: str = "auto",
         tensorboard_log: str | None = None,
@@ -47,7 +47,7 @@ class LoopAlgorithm(BaseAlgorithm):
             tensorboard_log=tensorboard_log,
             support_multi_env=True,
         )
-        self.loop, self.settings = loop, settings or {}
+        self.generator, self.hyperparams = generator, hyperparams or {}
         self._predict: Predict | None = None
 
     def _setup_model(self) -> None:
@@ -58,28 +58,28 @@ class LoopAlgorithm(BaseAlgorithm):
         total_timesteps: int,
         callback: MaybeCallback = None,
         log_interval: int = 1,
-        tb_log_name: str = "loop",
+        tb_log_name: str = "generator",
         reset_num_timesteps: bool = True,
         progress_bar: bool = False,
-    ) -> LoopAlgorithm:
-        """Run the loop from its beginning until it has taken so many steps; callbacks are called each time that it yields.
+    ) -> GeneratorAlgorithm:
+        """Run the generator from its beginning until it has taken these steps; callbacks are called each time that it yields.
 
         Raises:
             ValueError: the model was loaded.
         """
-        if self.loop is None:
-            raise ValueError("a model that was loaded predicts only, its loop can't be gone on with: make a new one to learn")
+        if self.generator is None:
+            raise ValueError("a loaded model only predicts, its generator can't be resumed: make a new one to learn")
         self._setup_model()
         total_timesteps, callback = self._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
         callback.on_training_start(locals(), globals())
         callback.on_rollout_start()
-        for num_timesteps, predict in self.loop(self.env, seed=self.seed, **self.settings):
+        for num_timesteps, predict in self.generator(self.env, seed=self.seed, **self.hyperparams):
             self.num_timesteps, self._predict = num_timesteps, predict
             self._update_current_progress_remaining(self.num_timesteps, total_timesteps)
             callback.update_locals(locals())
-            goes_on = callback.on_step()
+            continues = callback.on_step()
             callback.on_rollout_end()
-            if not goes_on or self.num_timesteps >= total_timesteps:
+            if not continues or self.num_timesteps >= total_timesteps:
                 break
             callback.on_rollout_start()
         callback.on_training_end()
@@ -88,21 +88,22 @@ class LoopAlgorithm(BaseAlgorithm):
     def predict(
         self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False
     ) -> tuple[Any, Any]:
-        """What the loop's own `predict` says."""
+        """Actions and state by the `predict` that the generator yielded last."""
         assert self._predict is not None, "learn first"
         return self._predict(observation, state, episode_start, deterministic)
 
     def save(self, path: Any, exclude: Any = None, include: Any = None) -> None:
-        """Keep `predict` as it is now, and what it is a method of; environments are left out."""
+        """Store `predict` as it is now, with the object whose method it is; environments are left out."""
         file = io.BytesIO()
         _Pickler(file).dump(self._predict)
         with zipfile.ZipFile(_zip(path), "w") as archive:
             archive.writestr(_FILE, file.getvalue())
 
     @classmethod
-    def load(cls, path: Any, env: Any = None, device: Any = "auto", **kwargs: Any) -> LoopAlgorithm:  # type: ignore[override]
-        """A model that predicts; env takes the place of the environments that were left out. The file is a pickle: load your own
-        only.
+    def load(cls, path: Any, env: Any = None, device: Any = "auto", **kwargs: Any) -> GeneratorAlgorithm:  # type: ignore[override]
+        """A model that only predicts; env takes the place of the environments that were left out.
+
+        The file is a pickle: load your own only.
         """
         model = cls(None, env, device=device)
         with zipfile.ZipFile(_zip(path)) as archive:

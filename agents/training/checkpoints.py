@@ -1,4 +1,4 @@
-"""One file from which a training run that was stopped goes on as if nothing had been."""
+"""One file from which a stopped run resumes and ends as an unbroken one would."""
 
 from __future__ import annotations
 
@@ -17,21 +17,23 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecEnv, VecFrameStack
 from torch.utils._pytree import tree_map_only
 
-from agents.callbacks import TimedEvalCallback
+from .callbacks import TimedEvalCallback
 
-# What algorithms carry from step to step and do not save, or do not load: the recurrent states, what is replayed, and the random
-# state that actions are drawn from to explore.
+# What algorithms carry from step to step and do not save, or do not load: the recurrent states, the replay buffer, and the random
+# state of exploration.
 _UNSAVED = ("_state", "_last_lstm_states", "replay_buffer", "action_space")
 
 
 class ResumeCallback(BaseCallback):
-    """Keeps one file from which `resume` goes on, after each evaluation, between two rollouts: the weights, the optimizer, every
-    random state, the environments in mid-episode where they can tell (`get_state`), the evaluations and the training time so far.
-    Action noise with a memory (Ornstein-Uhlenbeck) alone begins anew, as SB3 has it at each `learn`.
+    """Writes a checkpoint for `resume` after each evaluation, between two rollouts.
+
+    It holds the weights, the optimizer, every random state, the environments in mid-episode where they have `get_state`, the
+    evaluations and the training time so far. Only action noise with a memory (Ornstein-Uhlenbeck) begins anew, as in SB3 at each
+    `learn`.
 
     Args:
         path: the file.
-        evaluation: the callback that evaluates, and whose state to keep.
+        evaluation: the callback that evaluates, whose state is part of the checkpoint.
     """
 
     def __init__(self, path: Path, evaluation: TimedEvalCallback) -> None:
@@ -66,7 +68,7 @@ class ResumeCallback(BaseCallback):
             "seconds": self.evaluation.stopwatch.read(),
         }
         partial = self.path.with_suffix(".partial")
-        with partial.open("wb") as file:  # What is replayed can be too large to be held twice.
+        with partial.open("wb") as file:  # A replay buffer can be too large to be held twice.
             pickle.dump(state, file)
         os.replace(partial, self.path)  # A kill leaves the old checkpoint or the new one, never half of one.
 
@@ -74,15 +76,15 @@ class ResumeCallback(BaseCallback):
 def resume(
     load: Callable[..., BaseAlgorithm], path: Path, env: VecEnv, evaluation: TimedEvalCallback, **kwargs: Any
 ) -> BaseAlgorithm:
-    """The model of a `ResumeCallback`'s file, with everything else as it was; `learn(..., reset_num_timesteps=False)` goes on.
+    """The model of a `ResumeCallback`'s file, with everything else as it was; `learn(..., reset_num_timesteps=False)` continues.
 
-    The file is a pickle: resume from your own runs only. On another device than before it goes on too, but not bit for bit.
+    The file is a pickle: resume your own runs only. A run may resume on another device, but then not bit for bit.
 
     Args:
         load: the algorithm's own `load`.
         path: the file.
         env: environments made as those of the run.
-        evaluation: goes on where the run's was.
+        evaluation: is set to the state of the run's.
         **kwargs: for `load`.
     """
     with path.open("rb") as file:
@@ -105,12 +107,12 @@ def resume(
 
 
 def _on(device: torch.device | str, value: Any) -> Any:
-    """What is carried from step to step, with its tensors on the device: the run may go on where there is no GPU."""
+    """What is carried from step to step, with its tensors on the device: the run may resume where there is no GPU."""
     return tree_map_only(torch.Tensor, lambda part: part.to(device), value)
 
 
 def _env_state(env: Any) -> tuple[Any, ...] | None:
-    """The state of natively batched environments that can tell it, and of what `make_vec_env` puts around them."""
+    """The state of environments that have `get_state`, and of what `make_vec_env` puts around them; None: they have none."""
     if not env.has_attr("get_state"):
         return None
     stacked = env.venv.stacked_obs if isinstance(env.venv, VecFrameStack) else None

@@ -1,4 +1,4 @@
-"""What happens beside the learning: evaluation with a clock, a limit of time."""
+"""What happens beside the learning: evaluations that are left out of the training time, and a time limit."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ CLOCKS = ("wall", "cpu")
 
 
 class Stopwatch:
-    """Seconds of training, the pauses left out; it can be stored and taken up again.
+    """Seconds of training without the pauses; it can be stored and resumed.
 
     Args:
-        wall, cpu: seconds that have gone by already.
-        clock: which of the two `used` tells, "wall" or "cpu".
+        wall, cpu: seconds that have passed already.
+        clock: which of the two `used` gives, "wall" or "cpu".
 
     Raises:
         ValueError: another clock.
@@ -38,7 +38,7 @@ class Stopwatch:
         self._since = (time.perf_counter(), time.process_time())
 
     def pause(self) -> None:
-        """Count up to now and stand still."""
+        """Count up to now and stop."""
         self.wall, self.cpu = self.read()
         self._since = None
 
@@ -55,8 +55,7 @@ class Stopwatch:
 
 
 class TimedEvalCallback(EvalCallback):
-    """SB3's `EvalCallback` that goes by steps or by the clock, evaluates at the end too, and leaves its own time out of the
-    training time.
+    """SB3's `EvalCallback` by steps or by the clock, and at the end of the training; its own time is not training time.
 
     `evaluations.npz` holds, beside SB3's own arrays, `train_seconds` and `cpu_seconds`, the time spent on learning before each
     evaluation.
@@ -71,7 +70,7 @@ class TimedEvalCallback(EvalCallback):
         **kwargs: see SB3's `EvalCallback`; `log_path` is needed.
     """
 
-    _KEPT = (
+    _STATE = (
         "best_mean_reward",
         "last_mean_reward",
         "evaluations_results",
@@ -121,12 +120,12 @@ class TimedEvalCallback(EvalCallback):
         self.stopwatch.pause()
         self.seconds.append((self.stopwatch.wall, self.stopwatch.cpu))
         self.eval_env.seed(self.eval_seed)
-        goes_on = super()._on_step()
+        continues = super()._on_step()
         self._write()
         if self.report is not None:
             self.report(self.num_timesteps, 100 * (1 - float(np.mean(self.evaluations_successes[-1]))))
         self.stopwatch.start()
-        return goes_on
+        return continues
 
     def _write(self) -> None:
         assert self.log_path is not None
@@ -137,22 +136,22 @@ class TimedEvalCallback(EvalCallback):
         np.savez(path, **arrays)
 
     def get_state(self) -> dict[str, Any]:
-        """What another callback needs to go on where this one is."""
-        return {name: getattr(self, name) for name in self._KEPT}
+        """What another callback needs to resume where this one is."""
+        return {name: getattr(self, name) for name in self._STATE}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Go on where another callback was."""
-        for name in self._KEPT:
+        """Resume where another callback was."""
+        for name in self._STATE:
             setattr(self, name, state[name])
 
 
 class TimeLimitCallback(BaseCallback):
-    """Ends the training after so many seconds. All schedules of a model that is `on_the_clock` run with the seconds.
+    """Ends the training after a number of seconds. The schedules of a model that is `on_the_clock` follow the seconds.
 
     Args:
         stopwatch: counts the training time, evaluations left out.
         seconds: the limit.
-        progress_bar: whether to show the seconds go by.
+        progress_bar: whether to show a progress bar of seconds.
     """
 
     def __init__(self, stopwatch: Stopwatch, seconds: float, progress_bar: bool = False) -> None:
@@ -173,8 +172,8 @@ class TimeLimitCallback(BaseCallback):
 
 
 def on_the_clock(model: BaseAlgorithm) -> BaseAlgorithm:
-    """The model itself, with the schedules of its learning rate, its exploration and so on tied to the time used, as
-    `TimeLimitCallback` tells it, instead of the steps done.
+    """The model itself, with all schedules (learning rate, exploration, ...) by the time that `TimeLimitCallback` measures and
+    not by steps.
     """
     model.__class__ = _clocked(type(model))
     return model
