@@ -1,28 +1,34 @@
-"""The recurrent attention agent (Mnih et al. 2014) as a Stable-Baselines3 algorithm, and others to compare it with."""
+"""The recurrent attention agent (Mnih et al. 2014) as a Stable-Baselines3 algorithm, and others to compare it with.
 
-from agents.algorithms import algorithm_names, get_algorithm, register_algorithm
-from agents.episodes import EpisodeA2C, EpisodePPO
-from agents.extractor import GlimpseExtractor
-from agents.policy import RAMPolicy
-from agents.pretrained import load_pretrained, pretrained_ids, pretrained_settings, save_pretrained
-from agents.ram import RAM
-from agents.recurrent_policy import RecurrentPolicy
-from agents.vec_env import GymnasiumVecEnv, make_vec_env
+What is named here is imported when it is first used.
+"""
 
-__all__ = [
-    "RAM",
-    "EpisodeA2C",
-    "EpisodePPO",
-    "GlimpseExtractor",
-    "GymnasiumVecEnv",
-    "RAMPolicy",
-    "RecurrentPolicy",
-    "algorithm_names",
-    "get_algorithm",
-    "load_pretrained",
-    "make_vec_env",
-    "pretrained_ids",
-    "pretrained_settings",
-    "register_algorithm",
-    "save_pretrained",
-]
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+_EXPORTS = {
+    "RAM": "ram",
+    "EpisodeA2C": "episode_ppo",
+    "EpisodePPO": "episode_ppo",
+    "GlimpseExtractor": "extractor",
+    "GymnasiumVecEnv": "vec_env",
+    "RAMPolicy": "policy",
+    "RecurrentPolicy": "episode_ppo",
+    "algorithm_names": "training.registry",
+    "get_algorithm": "training.registry",
+    "load_pretrained": "pretrained",
+    "make_vec_env": "vec_env",
+    "pretrained_hyperparams": "pretrained",
+    "pretrained_ids": "pretrained",
+    "register_algorithm": "training.registry",
+    "save_pretrained": "pretrained",
+}
+__all__ = [*_EXPORTS]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _EXPORTS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f".{_EXPORTS[name]}", __name__), name)

@@ -10,8 +10,8 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor, nn
 
-from agents.extractor import default_extractor
-from agents.networks import CORES, State, find_class
+from .cores import CORES, State, find_class
+from .extractor import default_extractor
 
 try:
     from sb3_contrib.common.recurrent.policies import RecurrentActorCriticPolicy
@@ -23,7 +23,7 @@ class CoreAsLSTM(nn.Module):
     """A core with the interface of `torch.nn.LSTM`, as far as RecurrentPPO uses it.
 
     Args:
-        core_class: see `networks.Core`. It carries two states at most, because RecurrentPPO stores two, h and c. Those that it
+        core_class: see `cores.Core`. It carries two states at most, because RecurrentPPO stores two, h and c. Those that it
             has no use for come out as they went in.
         input_size: F.
         hidden_size: H.
@@ -69,7 +69,7 @@ class RecurrentCorePolicy(RecurrentActorCriticPolicy):
 
     Args:
         observation_space, action_space, lr_schedule: see RecurrentPPO.
-        core: "relu", "lstm", "gru", "none" (no memory), or a class of your own, see `networks.Core`.
+        core: "relu", "lstm", "gru", "none" (no memory), or a class of your own, see `cores.Core`.
         lstm_hidden_size: units of h_t.
         features_extractor_class: an SB3 features extractor. None: RAM's glimpse network where there is a "glimpse", else SB3's
             own default.

@@ -1,13 +1,92 @@
-"""A glimpse network that sees shapes wherever in a patch they lie, beside the paper's `networks.GlimpseNetwork`."""
+"""The glimpse network f_g: what was seen and where, as one vector g_t (Mnih et al. 2014, section 3.1).
+
+Beside the paper's own stand one that sees shapes wherever in a patch they lie, and those that see a whole scene at one glimpse:
+what the paper compares its model with (section 4.1), and a modern one. All take the arguments of `GlimpseNetwork`.
+"""
 
 from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
+from gymnasium import spaces
 from torch import Tensor, nn
 
-from agents.networks import RELU_GAIN, init_linear
+from .cores import RELU_GAIN, init_linear
+
+
+class GlimpseInput(nn.Module):
+    """What a glimpse network is given of a Dict observation: the glimpse brought to a common size, and where it was taken.
+
+    Args:
+        space: a Dict of "glimpse" (k, g, g), or (k, C, g, g), "location" (2,) and perhaps "zoom" (Z,); stacked frames may make
+            the last axes longer.
+        glimpse_mean, glimpse_std: glimpses become (glimpse - mean) / std; a number each, or one for each scale.
+
+    Attributes:
+        glimpse_shape: that of the glimpse.
+        where_size: numbers that say where and how wide it was taken.
+
+    Raises:
+        ValueError: something is missing or out of range; the message names it.
+    """
+
+    def __init__(
+        self, space: spaces.Space, glimpse_mean: float | list[float] = 0.0, glimpse_std: float | list[float] = 1.0
+    ) -> None:
+        super().__init__()
+        if not isinstance(space, spaces.Dict) or not {"glimpse", "location"} <= set(space.spaces):
+            raise ValueError(f'a Dict observation with "glimpse" (k, g, g) and "location" (2,) is needed, got {space}')
+        if unknown := sorted(set(space.spaces) - {"glimpse", "location", "zoom"}):
+            raise ValueError(f'observations may hold "glimpse", "location" and "zoom", got {unknown} too: leave them out')
+        if not np.min(glimpse_std) > 0:
+            raise ValueError(f"glimpse_std must be above 0, got {glimpse_std!r}")
+        shape = space["glimpse"].shape
+        assert shape is not None
+        self.glimpse_shape = shape
+        self.names = [name for name in ("location", "zoom") if name in space.spaces]
+        self.where_size = sum(spaces.flatdim(space[name]) for name in self.names)
+        self.is_plain = (glimpse_mean, glimpse_std) == (0, 1)
+        self._mean: Tensor
+        self._std: Tensor
+        self.register_buffer("_mean", _per_scale("glimpse_mean", glimpse_mean, shape), persistent=False)
+        self.register_buffer("_std", _per_scale("glimpse_std", glimpse_std, shape), persistent=False)
+
+    def forward(self, obs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Glimpses (..., k, g, g) and where they were taken (..., W)."""
+        glimpse = obs["glimpse"] if self.is_plain else (obs["glimpse"] - self._mean) / self._std
+        where = [obs[name] for name in self.names]
+        return glimpse, torch.cat(where, dim=-1) if len(where) > 1 else where[0]
+
+
+class GlimpseNetwork(nn.Module):
+    """f_g: what was seen and where, as one vector g_t.
+
+    h_g = Rect(Linear(rho)), h_l = Rect(Linear(l)), g = Rect(Linear(h_g) + Linear(h_l)).
+
+    Args:
+        glimpse_shape: (k, g, g), or (k, C, g, g).
+        where_size: the numbers that say where it was taken: 2 of the location, and those of the zoom.
+        hidden_size: units of h_g and h_l each.
+        output_size: units of g_t.
+    """
+
+    def __init__(
+        self, glimpse_shape: tuple[int, ...], where_size: int = 2, hidden_size: int = 128, output_size: int = 256
+    ) -> None:
+        super().__init__()
+        self.what = nn.Linear(math.prod(glimpse_shape), hidden_size)
+        self.where = nn.Linear(where_size, hidden_size)
+        # One matrix for both: Linear(h_g) + Linear(h_l) = Linear([h_g, h_l]).
+        self.both = nn.Linear(2 * hidden_size, output_size)
+        for layer in (self.what, self.where, self.both):
+            init_linear(layer, RELU_GAIN)
+
+    def forward(self, glimpse: Tensor, location: Tensor) -> Tensor:
+        what = self.what(glimpse.flatten(1))  # (N, k, g, g) -> (N, hidden)
+        where = self.where(location)  # (N, 2) -> (N, hidden)
+        return self.both(torch.cat([what, where], dim=1).relu()).relu()  # (N, output)
 
 
 class ConvGlimpseNetwork(nn.Module):
@@ -52,7 +131,98 @@ class ConvGlimpseNetwork(nn.Module):
         return self.both(torch.cat([what, where], dim=1).relu()).relu()  # (N, output)
 
 
+class FullyConnected(nn.Module):
+    """Two layers of `hidden_size` and `output_size` rectified units."""
+
+    def __init__(self, glimpse_shape: tuple[int, ...], where_size: int, hidden_size: int, output_size: int) -> None:
+        super().__init__()
+        self.first = nn.Linear(math.prod(glimpse_shape), hidden_size)
+        self.second = nn.Linear(hidden_size, output_size)
+        for layer in (self.first, self.second):
+            init_linear(layer, RELU_GAIN)
+
+    def forward(self, glimpse: Tensor, where: Tensor) -> Tensor:
+        return self.second(self.first(glimpse.flatten(1)).relu()).relu()  # (N, k, g, g) -> (N, output)
+
+
+class Convolutional(nn.Module):
+    """The paper's: `hidden_size` filters of 10x10 at stride 5, then `output_size` rectified units."""
+
+    def __init__(self, glimpse_shape: tuple[int, ...], where_size: int, hidden_size: int, output_size: int) -> None:
+        super().__init__()
+        channels = _channels(glimpse_shape)
+        self.filters = nn.Conv2d(channels, hidden_size, kernel_size=10, stride=5)
+        side = (glimpse_shape[-1] - 10) // 5 + 1
+        if side < 1:
+            raise ValueError(f"the filters are 10x10, got glimpses of {glimpse_shape[-1]}x{glimpse_shape[-1]}")
+        self.units = nn.Linear(hidden_size * side * side, output_size)
+        init_linear(self.units, RELU_GAIN)
+
+    def forward(self, glimpse: Tensor, where: Tensor) -> Tensor:
+        features = self.filters(_as_image(glimpse)).relu()  # (N, hidden, s, s)
+        return self.units(features.flatten(1)).relu()  # (N, output)
+
+
+class ResidualCNN(nn.Module):
+    """Three stages of `hidden_size`, twice and four times as many channels, each at half the size of the one before."""
+
+    def __init__(self, glimpse_shape: tuple[int, ...], where_size: int, hidden_size: int, output_size: int) -> None:
+        super().__init__()
+        stages: list[nn.Module] = []
+        channels = _channels(glimpse_shape)
+        for width in (hidden_size, 2 * hidden_size, 4 * hidden_size):
+            stages += [_convolution(channels, width, stride=2), nn.ReLU(), _Residual(width)]
+            channels = width
+        self.stages = nn.Sequential(*stages)
+        self.units = nn.Linear(2 * channels, output_size)
+        init_linear(self.units, RELU_GAIN)
+
+    def forward(self, glimpse: Tensor, where: Tensor) -> Tensor:
+        features = self.stages(_as_image(glimpse))  # (N, 4 hidden, s, s)
+        pooled = torch.cat([features.mean((2, 3)), features.amax((2, 3))], dim=1)
+        return self.units(pooled).relu()  # (N, output)
+
+
+class _Residual(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.change = nn.Sequential(_convolution(width, width), nn.ReLU(), _convolution(width, width))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return (inputs + self.change(inputs)).relu()
+
+
+def _convolution(channels: int, width: int, stride: int = 1) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(channels, width, 3, stride, padding=1, bias=False), nn.BatchNorm2d(width))
+
+
+def _channels(glimpse_shape: tuple[int, ...]) -> int:
+    return math.prod(glimpse_shape[:-2])
+
+
+def _as_image(glimpse: Tensor) -> Tensor:
+    """(N, k, [C,] g, g) -> (N, k C, g, g)."""
+    return glimpse.flatten(1, -3)
+
+
 def as_patches(glimpse: Tensor, channels: int) -> Tensor:
     """The patch of each scale as an image of its own: (..., k, [C,] g, g) -> (N k, C, g, g), channels last."""
     patches = glimpse.reshape(-1, channels, *glimpse.shape[-2:])
     return patches.contiguous(memory_format=torch.channels_last)
+
+
+def _per_scale(name: str, given: float | list[float], glimpse_shape: tuple[int, ...]) -> Tensor:
+    """One number for each scale (k, 1, ...), or one for all."""
+    values = torch.as_tensor(given, dtype=torch.float32)
+    if values.shape not in ((), glimpse_shape[:1]):
+        raise ValueError(f"{name} must be a number or one for each of the {glimpse_shape[0]} scales, got {given!r}")
+    return values.reshape(-1, *(1,) * (len(glimpse_shape) - 1))
+
+
+GLIMPSE_NETWORKS: dict[str, type[nn.Module]] = {
+    "paper": GlimpseNetwork,
+    "retina": ConvGlimpseNetwork,
+    "fc": FullyConnected,
+    "conv": Convolutional,
+    "cnn": ResidualCNN,
+}

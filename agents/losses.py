@@ -1,9 +1,11 @@
-"""REINFORCE, baseline and hybrid losses as pure functions of (T, N) arrays (Mnih et al. 2014, section 3.2).
+"""Log-probabilities and losses as pure functions of (T, N) arrays (Mnih et al. 2014, section 3.2).
 
 T is the number of steps of a rollout, N the number of environments.
 """
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 import torch
@@ -11,7 +13,22 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from agents.distributions import choice_log_prob
+
+def location_log_prob(location: Tensor, mean: Tensor, std: float) -> Tensor:
+    """Log N(location | mean, std^2) over both components: (..., 2) -> (...)."""
+    squares = ((location - mean) / std).square().sum(-1)
+    return -0.5 * squares - 2 * math.log(std) - math.log(2 * math.pi)
+
+
+def choice_log_prob(choice: Tensor, logits: Tensor) -> Tensor:
+    """Log softmax(logits)[choice]: (...), (..., K) -> (...)."""
+    return logits.log_softmax(-1).gather(-1, choice.unsqueeze(-1)).squeeze(-1)
+
+
+def choice_entropy(logits: Tensor) -> Tensor:
+    """The entropy of softmax(logits) in nats: (..., K) -> (...)."""
+    log_probs = logits.log_softmax(-1)
+    return -(log_probs.exp() * log_probs).sum(-1)
 
 
 def advantages_and_returns(

@@ -1,32 +1,63 @@
-"""Muon for the matrices of hidden layers, beside another optimizer for all else."""
+"""How weights move: Muon beside another optimizer, schedules of the learning rate, averages of the weights."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from torch import Tensor
+from stable_baselines3.common.utils import LinearSchedule
+from torch import Tensor, nn
 from torch.optim import Muon, Optimizer
+from torch.optim.swa_utils import AveragedModel
+
+Tensors = tuple[Tensor, ...] | list[Tensor]
+
+
+def default_optimizer_kwargs(optimizer_class: type[Optimizer]) -> dict[str, Any]:
+    """The fused variant where there is one."""
+    return {"fused": True} if "fused" in inspect.signature(optimizer_class).parameters else {}
+
+
+def parse_schedule(value: Any) -> Any:
+    """rl_zoo3's "lin_0.001" as a schedule that falls to 0; anything else as it is."""
+    if isinstance(value, str) and value.startswith("lin_"):
+        return LinearSchedule(float(value.removeprefix("lin_")), 0.0, 1.0)
+    return value
+
+
+def start_average(network: nn.Module, share: float) -> AveragedModel:
+    """A copy (`module`) that takes part in nothing but the averaging: call `update_parameters(network)` after each update.
+
+    The window grows with the number t of updates: with e = 1 / share the newest weights enter with e / (t + e - 1), so that
+    about the last `share` (above 0, at most 1) of all updates counts (polynomial-decay averaging, Shamir and Zhang 2013).
+    """
+
+    def lean(averages: Tensors, newest: Tensors, num_averaged: Tensor | int) -> None:
+        torch._foreach_lerp_(averages, newest, 1 / (share * float(num_averaged) + 1))
+
+    average = AveragedModel(network, multi_avg_fn=lean)
+    return average.requires_grad_(False)
 
 
 class MuonBeside(Optimizer):
     """Moves matrices by Muon (Jordan et al. 2024), all other parameters by the optimizer that it is given.
 
-    Muon's step is the nearest orthogonal matrix to the momentum: all directions are moved alike, the weak ones too. Its length
-    follows the other's learning rate, so that schedules work as they do with one optimizer.
+    Muon's step is the nearest orthogonal matrix to the momentum: all directions move alike, the weak ones too. Its length follows
+    the other's learning rate, so that schedules work as they do with one optimizer.
 
     Args:
         rest: an optimizer of all other parameters.
         matrices: weights (m, n) of hidden layers.
-        gain: a step's root mean square over a matrix is 0.2 times this, in learning rates (Adam's is about 0.2).
+        scale: a step's root mean square over a matrix is 0.2 times this, in learning rates (Adam's is about 0.2).
 
     Raises:
-        ValueError: one of `matrices` is none.
+        ValueError: one of `matrices` is not a matrix.
     """
 
-    def __init__(self, rest: Optimizer, matrices: Iterable[Tensor], gain: float = 1.0) -> None:
-        self._rest, self._gain = rest, gain
+    def __init__(self, rest: Optimizer, matrices: Iterable[Tensor], scale: float = 1.0) -> None:
+        self._rest, self._scale = rest, scale
         # lr is set anew before each step.
         self._muon = Muon(matrices, weight_decay=0.0, adjust_lr_fn="match_rms_adamw")
         super().__init__([*rest.param_groups, *self._muon.param_groups], {})
@@ -44,7 +75,7 @@ class MuonBeside(Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for group in self._muon.param_groups:
-            group["lr"] = self._gain * self.param_groups[0]["lr"]
+            group["lr"] = self._scale * self.param_groups[0]["lr"]
         self._muon.step()
         self._rest.step()
         return loss

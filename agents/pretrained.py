@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import re
+from collections import Counter
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -18,18 +18,17 @@ from safetensors.torch import save
 from stable_baselines3.common.type_aliases import GymEnv
 from torch import Tensor
 
-from agents.model_card import model_card
-from agents.policy import RAMPolicy
-from agents.ram import RAM
-from agents.runs import parse_schedule
-from agents.vec_env import ScoresBox
+from .optimizers import parse_schedule
+from .policy import RAMPolicy, RAMPolicyOptions, current_names
+from .ram import RAM, RAMHyperparams
+from .vec_env import ScoresBox
 
 PRETRAINED = "pretrained"  # Stands for an agent of this package where else a saved model's path does.
 WEIGHTS = Path(__file__).parent / "weights"
-FORMAT = 1
-# Arguments of the policy and of RAM that are stored elsewhere, or say how it runs and not what it is.
-_NOT_OF_POLICY = {"observation_space", "action_space", "lr_schedule", "use_sde", "optimizer_class", "optimizer_kwargs"}
-_NOT_OF_RAM = {"policy", "env", "policy_kwargs", "stats_window_size", "tensorboard_log", "verbose", "seed", "device"}
+FORMAT = 2
+# Options of the policy that say how it learns and not what it is.
+_NOT_STORED = {"optimizer_class", "optimizer_kwargs"}
+_NEEDED = ("test_error", "test_episodes", "validation_error", "n_timesteps", "seed", "command", "commit", "torch", "machine")
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,7 @@ class Config:
     observations: dict[str, dict[str, Any]]  # Each part's Box.
     actions: dict[str, Any]  # A Box, or the choices of a `ScoresBox`.
     policy_kwargs: dict[str, Any]
-    settings: dict[str, Any]  # RAM's own arguments, for those who go on learning.
+    hyperparams: dict[str, Any]  # `RAMHyperparams`, for those who continue learning.
 
 
 def pretrained_ids(folder: str | Path | None = None) -> tuple[str, ...]:
@@ -54,7 +53,7 @@ def pretrained_ids(folder: str | Path | None = None) -> tuple[str, ...]:
 def load_pretrained(
     env_id: str, env: GymEnv | VectorEnv | None = None, device: torch.device | str = "auto", folder: str | Path | None = None
 ) -> RAM:
-    """A trained agent, ready to `predict`; to have it go on learning, give it environments.
+    """A trained agent, ready to `predict`; to let it continue learning, give it environments.
 
     Args:
         env_id: one of `pretrained_ids(folder)`.
@@ -66,8 +65,8 @@ def load_pretrained(
         ValueError: there is none for `env_id`, the file is none that this version can read, or `env` does not fit.
     """
     config, weights = _read(env_id, folder)
-    settings: dict[str, Any] = {name: parse_schedule(value) for name, value in config.settings.items()}
-    model = RAM(policy_kwargs=config.policy_kwargs, device=device, _init_setup_model=False, **settings)
+    hyperparams: dict[str, Any] = {name: parse_schedule(value) for name, value in config.hyperparams.items()}
+    model = RAM(policy_kwargs=config.policy_kwargs, device=device, _init_setup_model=False, **hyperparams)
     model.observation_space = spaces.Dict({name: _make_box(part) for name, part in config.observations.items()})
     model.action_space = ScoresBox(**config.actions) if "choices" in config.actions else _make_box(config.actions)
     model._setup_model()
@@ -83,7 +82,7 @@ def load_pretrained(
     return model
 
 
-def pretrained_settings(env_id: str, folder: str | Path | None = None) -> dict[str, Any]:
+def pretrained_hyperparams(env_id: str, folder: str | Path | None = None) -> dict[str, Any]:
     """What the agent was made and trained with, in the form of hyperparams/ram.yml; "env_kwargs" are its environment's options.
 
     Raises:
@@ -91,7 +90,7 @@ def pretrained_settings(env_id: str, folder: str | Path | None = None) -> dict[s
     """
     config = _read(env_id, folder)[0]
     others = {"env_kwargs": config.env_kwargs, "matmul_precision": config.matmul_precision}
-    return {**config.settings, "policy_kwargs": config.policy_kwargs, **others}
+    return {**config.hyperparams, "policy_kwargs": config.policy_kwargs, **others}
 
 
 def save_pretrained(model: RAM, folder: str | Path, env_id: str, result: dict[str, Any]) -> Path:
@@ -114,7 +113,7 @@ def save_pretrained(model: RAM, folder: str | Path, env_id: str, result: dict[st
     config = _describe(model, env_id, result)
     weights = {name: _as_stored(tensor) for name, tensor in model.acting_policy.state_dict().items()}
     content = save(weights, {"config": json.dumps(asdict(config))})
-    card = model_card(model, env_id, result, len(content))
+    card = _card(model, env_id, result, len(content))
     path = Path(folder) / f"{env_id}.safetensors"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
@@ -125,10 +124,10 @@ def save_pretrained(model: RAM, folder: str | Path, env_id: str, result: dict[st
 def _describe(model: RAM, env_id: str, result: dict[str, Any]) -> Config:
     if type(model.policy) is not RAMPolicy:
         raise ValueError(f"model must have a RAMPolicy to be stored, got {type(model.policy).__name__}: keep it with model.save")
-    policy_kwargs = model.policy._get_constructor_parameters()
-    given = result.get("settings", {})
-    settings = {name: getattr(model, name) for name in _names_of_ram()}
-    settings |= {name: given[name] for name, value in settings.items() if callable(value) and name in given}  # Such as "lin_0.1".
+    policy_kwargs = {**vars(model.policy.options), "scene_size": model.policy.scene_size}
+    given = result.get("hyperparams", {})
+    hyperparams = {field.name: getattr(model, field.name) for field in fields(RAMHyperparams)}
+    hyperparams |= {name: given[name] for name, value in hyperparams.items() if callable(value) and name in given}  # "lin_0.1".
     assert isinstance(model.observation_space, spaces.Dict)
     actions = model.action_space
     return Config(
@@ -138,8 +137,8 @@ def _describe(model: RAM, env_id: str, result: dict[str, Any]) -> Config:
         matmul_precision=given.get("matmul_precision", "highest"),
         observations={name: _describe_box(name, part) for name, part in model.observation_space.items()},
         actions={"choices": actions.choices} if isinstance(actions, ScoresBox) else _describe_box("the actions", actions),
-        policy_kwargs=_plain_dict({name: value for name, value in policy_kwargs.items() if name not in _NOT_OF_POLICY}),
-        settings=_plain_dict(settings),
+        policy_kwargs=_plain_dict({name: value for name, value in policy_kwargs.items() if name not in _NOT_STORED}),
+        hyperparams=_plain_dict(hyperparams),
     )
 
 
@@ -185,7 +184,17 @@ def _read(env_id: str, folder: str | Path | None) -> tuple[Config, dict[str, Ten
             metadata, weights = file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise ValueError(f"{path} is not a whole safetensors file: {error}") from error
-    return _parse(path, json.loads(metadata.get("config", "{}"))), weights
+    return _parse(path, _current(json.loads(metadata.get("config", "{}")))), weights
+
+
+def _current(config: dict[str, Any]) -> dict[str, Any]:
+    """The config of a file of format 1 as one of today's."""
+    if config.get("format") != 1 or not {"settings", "policy_kwargs"} <= config.keys():
+        return config
+    hyperparams, policy_kwargs = dict(config["settings"]), current_names(config["policy_kwargs"])
+    policy_kwargs.setdefault("location_policy", hyperparams.pop("location_policy", "learned"))
+    others = {name: value for name, value in config.items() if name != "settings"}
+    return {**others, "format": FORMAT, "hyperparams": hyperparams, "policy_kwargs": policy_kwargs}
 
 
 def _parse(path: Path, config: dict[str, Any]) -> Config:
@@ -197,8 +206,8 @@ def _parse(path: Path, config: dict[str, Any]) -> Config:
     if missing := sorted(names - set(config)):
         raise ValueError(f"config in {path} must hold {', '.join(sorted(names))}, lacks {', '.join(missing)}")
     parsed = Config(**config)
-    _check_names(path, "policy_kwargs", parsed.policy_kwargs, set(inspect.signature(RAMPolicy).parameters) - _NOT_OF_POLICY)
-    _check_names(path, "settings", parsed.settings, set(_names_of_ram()))
+    _check_names(path, "policy_kwargs", parsed.policy_kwargs, {field.name for field in fields(RAMPolicyOptions)} - _NOT_STORED)
+    _check_names(path, "hyperparams", parsed.hyperparams, {field.name for field in fields(RAMHyperparams)})
     if parsed.env_id != path.stem:
         raise ValueError(f"{path} must hold an agent for {path.stem}, got one for {parsed.env_id!r}")
     return parsed
@@ -209,5 +218,86 @@ def _check_names(path: Path, what: str, values: dict[str, Any], known: set[str])
         raise ValueError(f"{what} in {path} may hold {', '.join(sorted(known))}, got {unknown} too")
 
 
-def _names_of_ram() -> list[str]:
-    return [name for name in inspect.signature(RAM).parameters if name not in _NOT_OF_RAM and not name.startswith("_")]
+def _card(model: RAM, env_id: str, result: dict[str, Any], num_bytes: int) -> str:
+    """What stands beside stored weights, as Markdown: where they come from, how good they are, and how that was measured."""
+    if missing := [name for name in _NEEDED if name not in result]:
+        raise ValueError(f"result must hold {', '.join(_NEEDED)}, lacks {', '.join(missing)}")
+    rows = {**_measured(result), **_trained(result), **_network(model)}
+    table = "\n".join(f"| {name} | {_escaped(text)} |" for name, text in rows.items())
+    return f"""# {env_id}
+
+RAM, the recurrent attention agent of ram-envs, trained in `{env_id}`.
+
+| | |
+|---|---|
+{table}
+| file | `{env_id}.safetensors`, {num_bytes / 1e6:.2f} MB, float32 |
+
+```python
+from agents import load_pretrained
+
+model = load_pretrained("{env_id}")
+```
+
+The test error again:
+
+```bash
+python train_agent.py -i pretrained --env {env_id} --eval-only
+```
+"""
+
+
+def _measured(result: dict[str, Any]) -> dict[str, str]:
+    """How good it is, on what, and how that was measured."""
+    what = "images" if "dataset" in result else "games"
+    chosen = f"{result['validation_error']:g} %"
+    if "validation_episodes" in result:
+        chosen += f" of {result['validation_episodes']:,} {what}"
+    rows = {
+        "test error": f"{result['test_error']:g} % of {result['test_episodes']:,} {what}",
+        "validation error": chosen,
+        "protocol": "the model that was best on validation, tested once: one pass, greedy locations and choices",
+    }
+    if "dataset" in result:
+        rows["data"] = f"{result['dataset']}: {result['dataset_size']:,} images to learn from; validation and test have others"
+    if result.get("env_kwargs"):
+        rows["options of the environment"] = _pairs(result["env_kwargs"])
+    if len(result.get("chosen_from", ())) > 1:
+        rows["chosen"] = f"by the validation error, of the seeds {', '.join(map(str, sorted(result['chosen_from'])))}"
+    return rows
+
+
+def _trained(result: dict[str, Any]) -> dict[str, str]:
+    rows = {"steps of the environment": f"{result['n_timesteps']:,}"}
+    if "train_cpu_seconds" in result:
+        rows["CPU seconds"] = f"{result['train_cpu_seconds']:,.0f}"
+    return {
+        **rows,
+        "seed": str(result["seed"]),
+        "command": f"`{result['command']}`",
+        "commit": f"`{result['commit']}`",
+        "torch": result["torch"],
+        "machine": result["machine"],
+    }
+
+
+def _network(model: RAM) -> dict[str, str]:
+    policy = model.policy
+    parts: Counter[str] = Counter()
+    for name, weights in policy.named_parameters():
+        parts[name.partition(".")[0]] += weights.numel()
+    shapes = ", ".join(f"{name} {space.shape}" for name, space in model.observation_space.items())  # type: ignore[attr-defined]
+    return {
+        "sees": shapes,
+        "chooses": f"a location, {', '.join(f'{name} of {size}' for name, size in policy.choices.items())}",
+        "network": f"core {policy.options.core}, {policy.core_size} units; glimpse network {policy.options.glimpse_network}",
+        "parameters": f"{parts.total():,}: {', '.join(f'{name} {number:,}' for name, number in parts.items())}",
+    }
+
+
+def _pairs(values: dict[str, Any]) -> str:
+    return ", ".join(f"`{name}={value!r}`" for name, value in values.items())
+
+
+def _escaped(text: str) -> str:
+    return text.replace("|", "\\|")

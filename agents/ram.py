@@ -1,7 +1,8 @@
-"""RAM, the recurrent attention model's learning algorithm, as a Stable-Baselines3 on-policy algorithm."""
+"""RAM: how the recurrent attention model learns (Mnih et al. 2014, section 3.2), as a Stable-Baselines3 algorithm."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -10,18 +11,55 @@ from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import BasePolicy
-from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
-from agents.distributions import choice_entropy
-from agents.learner import EpisodeLearner
-from agents.losses import baseline_loss, classification_loss, gains
-from agents.policy import Outputs, RAMPolicy
-from agents.rollout import Batch, Rollout
+from .losses import baseline_loss, choice_entropy, classification_loss, gains
+from .on_policy import Batch, EpisodeAlgorithm, OnPolicyHyperparams, Rollout
+from .policy import Outputs, RAMPolicy, current_names
+from .vec_env import info_array
 
 
-class RAM(EpisodeLearner):
+@dataclass(frozen=True)
+class RAMHyperparams(OnPolicyHyperparams):
+    """What `RAM` can be told, beside what all algorithms over whole episodes can be told."""
+
+    class_loss: str = "cross_entropy"
+    """"cross_entropy", with `info["label"]` and greedy choices while learning (the paper's hybrid loss), or "reinforce", with
+    sampled choices, as game moves are learned."""
+
+    class_loss_steps: str = "all"
+    """"last" takes the cross-entropy at the end of the episode alone, as the paper does; "all" at every step."""
+
+    location_reward: str = "success"
+    """What the location is learned from. "success" is the environment's reward; "gain" is what each glimpse added to the
+    log-probability of the true class, so that each look is paid at once, and an episode's sum is its log-likelihood. It
+    needs `info["label"]`, and there is no stop action then."""
+
+    location_coef: float = 1.0
+    """The weight of the location's REINFORCE term in units of its standard deviation squared. The gradient of log N(l | mean,
+    std^2) grows as 1/std; in these units it is (l - mean) times the advantage for any std."""
+
+    final_location_std: float | None = None
+    """The location's standard deviation goes from the policy's `location_std` to this while learning, by the same factor in equal
+    times; None: it stays."""
+
+    ranges: ClassVar = {**OnPolicyHyperparams.ranges, "location_coef": (0, float("inf"))}
+    above_zero: ClassVar = (*OnPolicyHyperparams.above_zero, "final_location_std")
+    choices: ClassVar = {
+        "class_loss": ("cross_entropy", "reinforce"),
+        "class_loss_steps": ("all", "last"),
+        "location_reward": ("success", "gain"),
+    }
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.location_reward == "gain" and self.class_loss != "cross_entropy":
+            raise ValueError(f'location_reward="gain" needs class_loss="cross_entropy", got {self.class_loss!r}')
+
+
+class RAM(EpisodeAlgorithm):
     """The recurrent attention model of Mnih et al. 2014.
 
     The location is learned by REINFORCE with a learned baseline. The class is learned from the labels by cross-entropy (the
@@ -32,112 +70,95 @@ class RAM(EpisodeLearner):
     rollouts of some environments, so that the gradient flows through all steps.
 
     Args:
-        policy: "RAMPolicy" or a subclass of it.
+        policy: "RAMPolicy" or a subclass of it; its own options (`policy.RAMPolicyOptions`) go into `policy_kwargs`.
         env: an environment with the observations "glimpse" and "location", its id, an SB3 `VecEnv` or a Gymnasium vector
-            environment. A Dict action of location and choice is offered as a Box, see `agents.vec_env`.
-        learning_rate: a number, or a function of the remaining progress (1 to 0).
-        n_steps: steps of each environment to an update. None: until every environment has ended an episode, so whole episodes
-            where they have one length.
-        n_epochs: how often a rollout is learned from.
-        n_minibatches: the parts into which its environments are split each time.
-        clip_range: how far PPO lets the probability of each part of an action go: 1 - clip_range to 1 + clip_range times.
-        gamma: the discount.
-        gae_lambda: 1: advantages are R_t - b_t; below, they lean on the baseline of later steps.
-        normalize_advantage: whether the advantages of a rollout are brought to mean 0 and deviation 1.
-        class_loss: "cross_entropy", with `info["label"]` and greedy choices while learning, or "reinforce", with sampled choices.
-        class_loss_steps: "last" takes the cross-entropy at the end of the episode alone, as the paper does; "all" at every step.
-        location_policy: "learned", or "random": locations are drawn from all of the scene (the paper's "random glimpses").
-        location_reward: what the location is learned from. "success" is the environment's reward; "gain" is what each glimpse
-            added to the log-probability of the true class, so that each look is paid at once, and an episode's sum is its
-            log-likelihood. It needs `info["label"]`, and there is no stop action then.
-        location_coef: the weight of the location's REINFORCE term in units of its standard deviation squared. The gradient of
-            log N(l | mean, std^2) grows as 1/std; in these units it is (l - mean) times the advantage for any std.
-        final_location_std: the location's standard deviation goes from the policy's `location_std` to this while learning, by the
-            same factor in equal times; None: it stays.
-        vf_coef: the weight of the baseline's squared error.
-        ent_coef: the weight of the entropy of what is chosen by REINFORCE; a number, or a function of the remaining progress.
-        max_grad_norm: gradients are scaled down to at most this norm.
-        weight_average: above 0, `predict` acts with the average of the weights over about this share of all updates so far, the
-            last ones (0.1: the last tenth); learning goes on with the weights as they are.
-        cuda_graphs: whether on a GPU each step of a rollout is recorded as a CUDA graph and replayed, which is about twice as
-            fast, where a rollout is learned from once. False: for a core or glimpse network that can't be recorded.
-        stats_window_size, tensorboard_log, policy_kwargs, verbose, seed, device: as in Stable-Baselines3.
+            environment.
+        **others: the fields of `RAMHyperparams`, and SB3's own, see `EpisodeAlgorithm`.
 
     Raises:
         ValueError: an argument is out of range, or the environment's spaces do not fit; the message names it.
+        TypeError: an argument that there is not.
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"RAMPolicy": RAMPolicy}
+    hyperparams_class = RAMHyperparams
     policy: RAMPolicy
+    class_loss: str
+    class_loss_steps: str
+    location_reward: str
+    location_coef: float
+    final_location_std: float | None
 
     def __init__(
-        self,
-        policy: str | type[RAMPolicy] = "RAMPolicy",
-        env: GymEnv | VectorEnv | str | None = None,
-        learning_rate: float | Schedule = 1e-3,
-        n_steps: int | None = None,
-        n_epochs: int = 1,
-        n_minibatches: int = 1,
-        clip_range: float = 0.2,
-        gamma: float = 1.0,
-        gae_lambda: float = 1.0,
-        normalize_advantage: bool = False,
-        class_loss: str = "cross_entropy",
-        class_loss_steps: str = "all",
-        location_policy: str = "learned",
-        location_reward: str = "success",
-        location_coef: float = 1.0,
-        final_location_std: float | None = None,
-        vf_coef: float = 0.5,
-        ent_coef: float | Schedule = 0.0,
-        max_grad_norm: float = 5.0,
-        weight_average: float = 0.0,
-        cuda_graphs: bool = True,
-        stats_window_size: int = 100,
-        tensorboard_log: str | None = None,
-        policy_kwargs: dict[str, Any] | None = None,
-        verbose: int = 0,
-        seed: int | None = None,
-        device: torch.device | str = "auto",
-        _init_setup_model: bool = True,
+        self, policy: str | type[RAMPolicy] = "RAMPolicy", env: GymEnv | VectorEnv | str | None = None, **others: Any
     ) -> None:
-        if class_loss not in ("cross_entropy", "reinforce"):
-            raise ValueError(f'class_loss must be "cross_entropy" or "reinforce", got {class_loss!r}')
-        if class_loss_steps not in ("all", "last"):
-            raise ValueError(f'class_loss_steps must be "all" or "last", got {class_loss_steps!r}')
-        if location_reward not in ("success", "gain"):
-            raise ValueError(f'location_reward must be "success" or "gain", got {location_reward!r}')
-        if location_reward == "gain" and class_loss != "cross_entropy":
-            raise ValueError(f'location_reward="gain" needs class_loss="cross_entropy", got {class_loss!r}')
-        self.class_loss, self.class_loss_steps = class_loss, class_loss_steps
-        if final_location_std is not None and not final_location_std > 0:
-            raise ValueError(f"final_location_std must be above 0 or None, got {final_location_std!r}")
-        self.location_reward, self.final_location_std = location_reward, final_location_std
-        self.location_policy, self.location_coef = location_policy, location_coef
-        super().__init__(
-            policy=policy,
-            env=env,
-            learning_rate=learning_rate,
-            n_steps=n_steps,
-            n_epochs=n_epochs,
-            n_minibatches=n_minibatches,
-            clip_range=clip_range,
-            gamma=gamma,
-            gae_lambda=gae_lambda,
-            normalize_advantage=normalize_advantage,
-            vf_coef=vf_coef,
-            ent_coef=ent_coef,
-            max_grad_norm=max_grad_norm,
-            weight_average=weight_average,
-            cuda_graphs=cuda_graphs,
-            stats_window_size=stats_window_size,
-            tensorboard_log=tensorboard_log,
-            policy_kwargs=policy_kwargs,
-            verbose=verbose,
-            seed=seed,
-            device=device,
-            _init_setup_model=_init_setup_model,
-        )
+        super().__init__(policy, env, **others)
+
+    def act(self, output: Outputs) -> tuple[Tensor, Tensor]:
+        """l_t ~ N(f_l(h_t), std^2), and a_t ~ softmax(f_a(h_t)), or the likeliest class where the labels teach it."""
+        return self.policy.act(output, greedy_choice=self.class_loss == "cross_entropy")
+
+    def train(self) -> None:
+        """Learn from the rollout: one gradient step for each minibatch of each epoch."""
+        self._update_learning_rate(self.policy.optimizer)
+        rollout: Rollout = self.rollout_buffer  # type: ignore[assignment]
+        outputs: Outputs = rollout.stacked_outputs()  # (T, N, ...)
+        labels = self._tensor(np.stack(rollout.labels)) if rollout.labels else None  # (T, N)
+        rewards = np.stack(rollout.rewards)  # (T, N), r_t
+        if self.location_reward == "gain":
+            assert labels is not None
+            rewards = gains(outputs.logits[0].detach(), labels, self._tensor(np.stack(rollout.dones))).cpu().numpy()
+        batch = self.batch_of(outputs, rewards, self.baseline(outputs, labels), labels)  # With R_t, and R_t - b_t.
+        self.end_update([self.gradient_step(self.losses(part, seen)) for part, seen in self.minibatches(batch, outputs)])
+
+    def losses(self, batch: Batch, outputs: Outputs) -> dict[str, Tensor]:
+        """The terms of the loss (section 3.2), weighted."""
+        log_probs = self.policy.log_probs(outputs, batch.actions)  # (T, N, 1 + P), log pi(l_t), log pi(a_t)
+        everywhere = torch.ones_like(batch.looked_at)
+        # (b_t - R_t)^2
+        losses = {"baseline_loss": self.vf_coef * baseline_loss(self.baseline(outputs, batch.labels), batch.returns)}
+        # REINFORCE: -log pi(l_t) (R_t - b_t), for the locations that were looked at
+        if self.policy.options.location_policy == "learned":
+            weight = self.location_coef * self.policy.std**2
+            losses["location_loss"] = weight * self.policy_loss(batch, log_probs, 0, batch.looked_at)
+        _, *looks = self.policy.choices
+        chosen_by_reward = outputs.logits
+        if self.class_loss == "cross_entropy":  # The hybrid loss: -log pi(a* | h_t) of the true class a*.
+            assert batch.labels is not None
+            counts = everywhere if self.class_loss_steps == "all" else 1 - batch.looked_at
+            losses["class_loss"] = classification_loss(outputs.logits[0], batch.labels, counts)
+            chosen_by_reward = outputs.logits[1:]
+        else:
+            losses["class_loss"] = self.policy_loss(batch, log_probs, 1, everywhere)
+        for part, name in enumerate(looks, start=2):
+            losses[f"{name}_loss"] = self.policy_loss(batch, log_probs, part, everywhere if name == "stop" else batch.looked_at)
+        if chosen_by_reward:
+            entropy = torch.stack([choice_entropy(logits).mean() for logits in chosen_by_reward]).sum()
+            losses["entropy_loss"] = -self.entropy_weight() * entropy
+        return losses
+
+    def baseline(self, outputs: Outputs, labels: Tensor | None) -> Tensor:
+        """b_t (T, N), for labels (T, N) where there are such."""
+        if not self.policy.options.baseline_by_class:
+            return outputs.value
+        assert labels is not None
+        return outputs.class_values.gather(-1, labels.unsqueeze(-1)).squeeze(-1)
+
+    def labels_of(self, infos: Any) -> NDArray | None:
+        """`info["label"]` (N,) for the hybrid loss.
+
+        Raises:
+            ValueError: the environment does not give it.
+        """
+        if self.class_loss == "reinforce":
+            return None
+        try:
+            return info_array(infos, "label")
+        except KeyError as error:
+            raise ValueError(
+                'class_loss="cross_entropy" needs the true class in info["label"] at every step, which this environment does not '
+                'give: use class_loss="reinforce"'
+            ) from error
 
     def learn(
         self,
@@ -151,12 +172,31 @@ class RAM(EpisodeLearner):
         """Learn for `total_timesteps` steps of the environment (N at a time); see SB3's `learn`."""
         return super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
 
+    def collect_rollouts(self, env: VecEnv, callback: BaseCallback, rollout_buffer: Any, n_rollout_steps: int | None) -> bool:
+        """See `EpisodeAlgorithm`."""
+        self._set_std()
+        return super().collect_rollouts(env, callback, rollout_buffer, n_rollout_steps)
+
+    def set_env(self, env: Any, force_reset: bool = True) -> None:
+        """See SB3's `set_env`.
+
+        Raises:
+            ValueError: the policy takes the scene to be of another size than it is.
+        """
+        super().set_env(env, force_reset)
+        self._check_scene_size()
+
     def _setup_model(self) -> None:
+        self.policy_kwargs = current_names(self.policy_kwargs)
+        if "location_policy" in vars(self):  # A model stored by version 0.1.0.
+            self.policy_kwargs.setdefault("location_policy", vars(self).pop("location_policy"))
         super()._setup_model()
-        self._set_location_std()
-        if self.policy.baseline_by_class and self.class_loss != "cross_entropy":
+        self._set_std()
+        self._check_scene_size()
+        options = self.policy.options
+        if options.baseline_by_class and self.class_loss != "cross_entropy":
             raise ValueError(f'baseline_by_class needs class_loss="cross_entropy" for its labels, got {self.class_loss!r}')
-        if self.policy.dropout.p and not self._keeps_graph:
+        if options.dropout and not self._keeps_graph:
             raise ValueError(
                 "dropout needs n_epochs=1 and n_minibatches=1, where what was computed while acting is learned from, got "
                 f"{self.n_epochs} and {self.n_minibatches}"
@@ -164,67 +204,14 @@ class RAM(EpisodeLearner):
         if self.location_reward == "gain" and "stop" in self.policy.choices:
             raise ValueError('location_reward="gain" leaves out what a look costs: use "success" where there is a stop action')
 
-    def collect_rollouts(self, env: VecEnv, callback: BaseCallback, rollout_buffer: Any, n_rollout_steps: int | None) -> bool:
-        """See `EpisodeLearner`."""
-        self._set_location_std()
-        return super().collect_rollouts(env, callback, rollout_buffer, n_rollout_steps)
-
-    def _set_location_std(self) -> None:
+    def _set_std(self) -> None:
         if self.final_location_std is not None:
-            first, share = self.policy.location_std, 1 - self._current_progress_remaining
-            self.policy.std_now = self.acting_policy.std_now = first * (self.final_location_std / first) ** share
+            first, share = self.policy.options.location_std, 1 - self._current_progress_remaining
+            std = first * (self.final_location_std / first) ** share
+            for policy in (self.policy, self.acting_policy):
+                policy.std = std  # type: ignore[assignment]
 
-    def _policy_arguments(self) -> dict[str, Any]:
-        return {"location_policy": self.location_policy, **self.policy_kwargs}
-
-    def _act(self, output: Outputs) -> tuple[Tensor, Tensor]:
-        return self.policy.act(output, greedy_choice=self.class_loss == "cross_entropy")
-
-    def _values(self, outputs: Outputs, labels: Tensor | None) -> Tensor:
-        if not self.policy.baseline_by_class:
-            return outputs.value
-        assert labels is not None
-        return outputs.class_values.gather(-1, labels.unsqueeze(-1)).squeeze(-1)
-
-    def _rewards(self, rollout: Rollout, outputs: Outputs, labels: Tensor | None) -> NDArray:
-        if self.location_reward == "success":
-            return super()._rewards(rollout, outputs, labels)
-        assert labels is not None
-        return gains(outputs.logits[0].detach(), labels, self._tensor(np.stack(rollout.dones))).cpu().numpy()
-
-    def _losses(self, batch: Batch, outputs: Outputs) -> dict[str, Tensor]:
-        log_probs = self.policy.log_probs(outputs, batch.actions)  # (T, N, 1 + P)
-
-        def policy_loss(part: int, weights: Tensor) -> Tensor:
-            return self._policy_loss(batch, log_probs, part, weights)
-
-        everywhere = torch.ones_like(batch.looked_at)
-        losses = {"baseline_loss": self.vf_coef * baseline_loss(self._values(outputs, batch.labels), batch.returns)}
-        if self.location_policy == "learned":
-            weight = self.location_coef * self.policy.std_now**2
-            losses["location_loss"] = weight * policy_loss(0, batch.looked_at)
-        names, chosen_by_reward = list(self.policy.choices), outputs.logits
-        if self.class_loss == "cross_entropy":
-            assert batch.labels is not None
-            counts = everywhere if self.class_loss_steps == "all" else 1 - batch.looked_at
-            losses["class_loss"] = classification_loss(outputs.logits[0], batch.labels, counts)
-            chosen_by_reward = outputs.logits[1:]
-        else:
-            losses["class_loss"] = policy_loss(1, everywhere)
-        for part, name in enumerate(names[1:], start=2):
-            losses[f"{name}_loss"] = policy_loss(part, everywhere if name == "stop" else batch.looked_at)
-        if chosen_by_reward:
-            entropy = torch.stack([choice_entropy(logits).mean() for logits in chosen_by_reward]).sum()
-            losses["entropy_loss"] = -self._entropy_weight() * entropy
-        return losses
-
-    def _labels(self, infos: list[dict[str, Any]]) -> list[int] | None:
-        if self.class_loss == "reinforce":
-            return None
-        try:
-            return [info["label"] for info in infos]
-        except KeyError as error:
-            raise ValueError(
-                'class_loss="cross_entropy" needs the true class in info["label"] at every step, which this environment does not '
-                'give: use class_loss="reinforce"'
-            ) from error
+    def _check_scene_size(self) -> None:
+        assumed, shape = self.policy.scene_size, self.env and getattr(self.env.observation_space, "scene_shape", None)
+        if assumed is not None and shape and tuple(np.broadcast_to(assumed, 2)) != tuple(shape[-2:]):
+            raise ValueError(f"scene_size must be that of the environment's scenes, {list(shape[-2:])}, got {assumed!r}")

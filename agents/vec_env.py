@@ -1,9 +1,12 @@
-"""A Stable-Baselines3 `VecEnv` over any Gymnasium vector environment."""
+"""A Stable-Baselines3 `VecEnv` over any Gymnasium vector environment, and what makes Dict actions known to SB3."""
 
 from __future__ import annotations
 
+import importlib
+import inspect
+import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -11,45 +14,58 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 from numpy.typing import NDArray
-from stable_baselines3.common.vec_env import VecEnv, VecFrameStack, VecMonitor
+from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecFrameStack, VecMonitor
 from stable_baselines3.common.vec_env.base_vec_env import (
     VecEnvIndices,
     VecEnvObs,
     VecEnvStepReturn,
 )
 
-LOOK_CHOICES = ("stop", "zoom")  # Choices about how to look, not what to answer.
-_Infos = list[dict[str, Any]]
+_MISSING = object()
+_Info = dict[str, Any]  # As Gymnasium's vector environments give it: arrays (N,), and masks (N,) of where they hold.
 
 
 def make_vec_env(env_id: str, n_envs: int = 1, seed: int | None = None, frame_stack: int = 1, **env_kwargs: Any) -> VecMonitor:
     """`gymnasium.make_vec` for Stable-Baselines3: the natively batched environment where there is one, monitored.
 
     Args:
-        env_id: a registered id.
+        env_id: a registered id; "module:id" imports the module first.
         n_envs: N.
         seed: environment i is seeded with seed + i at the first reset.
-        frame_stack: so many of the last observations side by side along the last axis (SB3's `VecFrameStack`), for agents
+        frame_stack: this number of the last observations side by side along the last axis (SB3's `VecFrameStack`), for agents
             without a memory.
         **env_kwargs: options of the environment.
 
     Raises:
         ValueError: frame_stack is below 1.
     """
-    if frame_stack < 1:
-        raise ValueError(f"frame_stack must be at least 1, got {frame_stack!r}")
-    if gym.spec(env_id).vector_entry_point is not None:
-        env = gym.make_vec(env_id, n_envs, autoreset_mode=AutoresetMode.SAME_STEP, **env_kwargs)
+    if isinstance(frame_stack, bool) or not isinstance(frame_stack, (int, np.integer)) or frame_stack < 1:
+        raise ValueError(f"frame_stack must be a whole number of at least 1, got {frame_stack!r}")
+    same_step: dict[str, Any] = {"autoreset_mode": AutoresetMode.SAME_STEP}
+    if _resets_at_once(env_id):
+        env = gym.make_vec(env_id, n_envs, **same_step, **env_kwargs)
     else:
-        mode = {"autoreset_mode": AutoresetMode.SAME_STEP}
-        env = gym.make_vec(env_id, n_envs, vectorization_mode="sync", vector_kwargs=mode, **env_kwargs)
+        env = gym.make_vec(env_id, n_envs, vectorization_mode="sync", vector_kwargs=same_step, **env_kwargs)
     vec_env: VecEnv = GymnasiumVecEnv(env)
     if frame_stack > 1:
         vec_env = VecFrameStack(vec_env, frame_stack)
-    vec_env = VecMonitor(vec_env)
+    vec_env = Monitor(vec_env)
     if seed is not None:
         vec_env.seed(seed)
     return vec_env
+
+
+def wrap_env(env: Any, wrap: Callable[[Any], VecEnv]) -> VecEnv:
+    """What SB3's `wrap` makes of an environment, a Gymnasium vector environment too; Dict actions are offered as a Box.
+
+    Args:
+        env: an environment, an SB3 `VecEnv` or a Gymnasium vector environment.
+        wrap: SB3's own wrapping.
+    """
+    if isinstance(env, VectorEnv):
+        env = Monitor(GymnasiumVecEnv(env))
+    vec_env = wrap(env)
+    return BoxActionsVecEnv(vec_env) if hasattr(vec_env.action_space, "as_box") else vec_env
 
 
 class GymnasiumVecEnv(VecEnv):
@@ -57,21 +73,23 @@ class GymnasiumVecEnv(VecEnv):
 
     Environments in the autoreset modes SAME_STEP (which is what SB3 does) and DISABLED behave just as SB3 expects. In NEXT_STEP
     they do as long as all episodes end together; where they do not, each episode begins with one step whose action is ignored,
-    and a warning says so. A Dict action of "location" and Discrete choices is offered as one Box, see `action_as_box`.
+    and a warning says so.
+
+    SB3 knows no Dict actions. Where a space of actions has a Box form (`as_box`, see `ram_envs.DictActions`), that is offered,
+    and its actions go to the environment, which understands them.
 
     Args:
-        env: the vector environment. Wrap the result in SB3's `VecMonitor` to have returns logged; `make_vec_env` does both.
+        env: the vector environment. `make_vec_env` has returns logged as well, as SB3's `VecMonitor` does.
     """
 
     def __init__(self, env: VectorEnv) -> None:
         self.env = env
         self.autoreset_mode = env.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP)
-        self._actions: NDArray | None = None
-        action_space = env.single_action_space
-        self._splits_actions = is_location_and_choice(action_space)
-        if self._splits_actions:
-            action_space = action_as_box(action_space)
-        super().__init__(env.num_envs, env.single_observation_space, action_space)
+        self._actions: Any = None
+        self._is_batch_of_singles = isinstance(env.unwrapped, (SyncVectorEnv, AsyncVectorEnv))
+        action_space: Any = env.single_action_space
+        self._has_dict = hasattr(action_space, "as_box")
+        super().__init__(env.num_envs, env.single_observation_space, action_space.as_box() if self._has_dict else action_space)
 
     @property
     def spec(self) -> Any:
@@ -81,7 +99,7 @@ class GymnasiumVecEnv(VecEnv):
     def reset(self) -> VecEnvObs:
         """Reset all environments, with the seeds and options set before."""
         obs, info = self.env.reset(seed=self._next_seed(), options=self._next_options())
-        self.reset_infos = _split_info(info, self.num_envs)
+        self.reset_infos = Infos(self.num_envs, info)  # type: ignore[assignment]
         self._reset_seeds()
         self._reset_options()
         return obs
@@ -91,21 +109,23 @@ class GymnasiumVecEnv(VecEnv):
         self._actions = actions
 
     def step_wait(self) -> VecEnvStepReturn:
-        """Observations, rewards (N,), dones (N,) and one info for each environment, as SB3 wants them."""
-        actions = self.to_env(self._actions)
+        """Observations, rewards (N,), dones (N,) and `Infos`."""
+        actions: Any = self._actions
+        if self._has_dict and self._is_batch_of_singles:  # They batch Dict actions, and take nothing else.
+            actions = self.action_space.to_dict(actions)  # type: ignore[attr-defined]
         obs, rewards, terminated, truncated, info = self.env.step(actions)
         dones = terminated | truncated
-        infos = _split_info({**info, "TimeLimit.truncated": truncated & ~terminated}, self.num_envs)
-        if dones.any():
-            obs = self._end_episodes(obs, dones, actions, info, infos)
-        return obs, rewards.astype(np.float32), dones, infos
-
-    def to_env(self, actions: Any) -> Any:
-        """SB3's actions (N, ...) as the environments take them."""
-        if not self._splits_actions:
-            return actions
-        assert isinstance(self.action_space, ScoresBox)
-        return box_to_dict(self.action_space, actions)
+        if not dones.any():
+            return obs, rewards.astype(np.float32), dones, Infos(self.num_envs, info, truncated)  # type: ignore[return-value]
+        infos = Infos(self.num_envs, info, truncated & ~terminated, dones)
+        if self.autoreset_mode == AutoresetMode.SAME_STEP:
+            infos.end(info["final_info"], info["final_obs"])
+            self._note_resets(dones, {name: values for name, values in info.items() if name not in _FINAL})
+        else:
+            infos.end(info, _split_obs(obs, dones))
+            obs, reset_info = self._begin_episodes(obs, dones, actions)
+            self._note_resets(dones, reset_info)
+        return obs, rewards.astype(np.float32), dones, infos  # type: ignore[return-value]
 
     def close(self) -> None:
         """Close the environments."""
@@ -114,29 +134,30 @@ class GymnasiumVecEnv(VecEnv):
     def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
         """An attribute of each environment; of a natively batched one, the batch's own for each."""
         indices = list(self._get_indices(indices))
-        if isinstance(self.env.unwrapped, (SyncVectorEnv, AsyncVectorEnv)):
-            values = self.env.unwrapped.get_attr(attr_name)
+        if self._is_batch_of_singles:
+            values = self.env.unwrapped.get_attr(attr_name)  # type: ignore[attr-defined]
             return [values[i] for i in indices]
-        return [getattr(self.env, attr_name)] * len(indices)
+        return [getattr(self.env.unwrapped, attr_name)] * len(indices)
 
     def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
         """Set an attribute of all environments; a natively batched one can't set it for some alone."""
         chosen = set(self._get_indices(indices))
-        if isinstance(self.env.unwrapped, (SyncVectorEnv, AsyncVectorEnv)):
-            values = self.env.unwrapped.get_attr(attr_name)
-            self.env.unwrapped.set_attr(attr_name, [value if i in chosen else old for i, old in enumerate(values)])
+        batch: Any = self.env.unwrapped
+        if self._is_batch_of_singles:
+            batch.set_attr(attr_name, [value if i in chosen else old for i, old in enumerate(batch.get_attr(attr_name))])
         elif len(chosen) == self.num_envs:
-            setattr(self.env.unwrapped, attr_name, value)
+            setattr(batch, attr_name, value)
         else:
             raise ValueError("a natively batched environment sets an attribute for all of its environments only")
 
     def env_method(self, method_name: str, *method_args: Any, indices: VecEnvIndices = None, **method_kwargs: Any) -> list[Any]:
         """Call a method of each environment; of a natively batched one, once for all."""
         chosen = list(self._get_indices(indices))
-        if isinstance(self.env.unwrapped, (SyncVectorEnv, AsyncVectorEnv)):
-            results = self.env.unwrapped.call(method_name, *method_args, **method_kwargs)
+        batch: Any = self.env.unwrapped
+        if self._is_batch_of_singles:
+            results = batch.call(method_name, *method_args, **method_kwargs)
             return [results[i] for i in chosen]
-        return [getattr(self.env, method_name)(*method_args, **method_kwargs)] * len(chosen)
+        return [getattr(batch, method_name)(*method_args, **method_kwargs)] * len(chosen)
 
     def env_is_wrapped(self, wrapper_class: type[gym.Wrapper], indices: VecEnvIndices = None) -> list[bool]:
         """Whether each environment is wrapped; a natively batched one never is."""
@@ -152,37 +173,24 @@ class GymnasiumVecEnv(VecEnv):
         images: Any = self.env.render()
         return list(images or [None] * self.num_envs)
 
-    def _end_episodes(self, obs: Any, dones: NDArray[np.bool_], actions: Any, info: dict[str, Any], infos: _Infos) -> Any:
-        """Complete the infos of what is done, and return the observations that the next episodes begin with."""
-        if self.autoreset_mode == AutoresetMode.SAME_STEP:
-            final_obs, final_infos = info["final_obs"], _split_info(info["final_info"], self.num_envs)
-            reset_infos = [dict(one) for one in infos]
-            for i in np.flatnonzero(dones):
-                final_infos[i]["TimeLimit.truncated"] = infos[i]["TimeLimit.truncated"]
-                del reset_infos[i]["TimeLimit.truncated"]
-                infos[i] = final_infos[i]
-        else:
-            final_obs = _split_obs(obs, dones)
-            obs, reset_infos = self._begin_episodes(obs, dones, actions)
-        for i in np.flatnonzero(dones):
-            self.reset_infos[i] = reset_infos[i]
-            infos[i]["terminal_observation"] = final_obs[i]
-        return obs
+    def _note_resets(self, dones: NDArray[np.bool_], info: _Info) -> None:
+        """What the resets of the environments of the mask (N,) told."""
+        new: Any = Infos(self.num_envs, info)
+        self.reset_infos = new if dones.all() else [new[i] if dones[i] else old for i, old in enumerate(self.reset_infos)]
 
-    def _begin_episodes(self, obs: Any, dones: NDArray[np.bool_], actions: Any) -> tuple[Any, _Infos]:
+    def _begin_episodes(self, obs: Any, dones: NDArray[np.bool_], actions: Any) -> tuple[Any, _Info]:
         """Reset what is done, where the environment has not done so itself."""
         if self.autoreset_mode == AutoresetMode.DISABLED:
-            obs, info = self.env.reset(options={"reset_mask": dones})
-            return obs, _split_info(info, self.num_envs)
+            return self.env.reset(options={"reset_mask": dones})
         if dones.all():
             obs, _, _, _, info = self.env.step(actions)  # The actions are ignored.
-            return obs, _split_info(info, self.num_envs)
+            return obs, info
         warnings.warn(
             "episodes of this vector environment end at different times and it resets at the next step: the first action of "
             "each episode is ignored. Make it with autoreset_mode=AutoresetMode.SAME_STEP to avoid that.",
             stacklevel=5,
         )
-        return obs, [{} for _ in range(self.num_envs)]
+        return obs, {}
 
     def _next_seed(self) -> Any:
         """What was set with `seed`: one number where environment i has that number + i, as all vector environments take it."""
@@ -194,13 +202,152 @@ class GymnasiumVecEnv(VecEnv):
         return self._seeds
 
     def _next_options(self) -> dict[str, Any] | None:
-        if any(options != self._options[0] for options in self._options):
-            raise ValueError("set_options must give all environments of a Gymnasium vector environment the same options")
-        return self._options[0] or None
+        """What was set with `set_options`: an option that differs between environments as an array (N,)."""
+        first = self._options[0]
+        if all(options == first for options in self._options):
+            return first or None
+        names = {name for options in self._options for name in options}
+        if any(options.keys() != names for options in self._options):
+            raise ValueError(f"set_options must give all environments the same names of options, got {self._options}")
+        return {name: np.array([options[name] for options in self._options]) for name in first}
+
+
+_FINAL = ("final_obs", "_final_obs", "final_info", "_final_info")
+
+
+class Infos(Sequence):
+    """The infos of N environments: the list of dicts that SB3 wants, made when somebody reads it.
+
+    Args:
+        num_envs: N.
+        info: as Gymnasium's vector environments give it.
+        truncated: (N,), whether a time limit ended the episode ("TimeLimit.truncated"); None: there was no step.
+        dones: (N,), whether the episode ended; None: nowhere.
+    """
+
+    def __init__(
+        self, num_envs: int, info: _Info, truncated: NDArray[np.bool_] | None = None, dones: NDArray[np.bool_] | None = None
+    ) -> None:
+        self._num_envs, self._info = num_envs, info
+        self._truncated, self._dones = truncated, dones
+        self._final_info: _Info = {}
+        self._final_obs: Any = None  # By environment.
+        self._episodes: tuple[NDArray, NDArray, float] | None = None
+        self._dicts: list[dict[str, Any]] | None = None
+
+    def end(self, final_info: _Info, final_obs: Any) -> None:
+        """Episodes ended: with this info, and these observations by environment."""
+        self._final_info, self._final_obs = final_info, final_obs
+
+    def note_episodes(self, returns: NDArray, lengths: NDArray, seconds: float) -> None:
+        """The return (N,) and length (N,) of the episodes that ended, after this time."""
+        self._episodes = returns, lengths, seconds
+        for env in self.ended() if self._dicts is not None else ():  # Somebody has read them, and may have changed them.
+            self[env]["episode"] = self.episode(env)
+
+    def array(self, name: str, default: Any = _MISSING) -> NDArray:
+        """A fact about each environment, (N,); of those whose episode ended, about that one.
+
+        Raises:
+            KeyError: nothing tells it, and there is no default.
+        """
+        if name == "TimeLimit.truncated" and self._truncated is not None:
+            return self._truncated
+        values = self._info.get(name)
+        if self._dones is not None and name in self._final_info:
+            ended = self._final_info[name]
+            values = ended if values is None or values is ended or self._dones.all() else np.where(self._dones, ended, values)
+        if values is None:
+            if default is _MISSING:
+                raise KeyError(name)
+            return np.full(self._num_envs, default)
+        return values
+
+    def names(self) -> set[str]:
+        """The facts that `array` knows."""
+        return {*self._info, *self._final_info}
+
+    def ended(self) -> list[int]:
+        """The environments whose episode ended."""
+        return [] if self._dones is None else np.flatnonzero(self._dones).tolist()
+
+    def episode(self, env: int) -> dict[str, Any] | None:
+        """What SB3's `VecMonitor` says of the episode that ended in an environment."""
+        if self._episodes is None:
+            return None
+        returns, lengths, seconds = self._episodes
+        return {"r": returns[env], "l": lengths[env], "t": seconds}
+
+    def __len__(self) -> int:
+        return self._num_envs
+
+    def __getitem__(self, index: Any) -> Any:
+        if self._dicts is None:
+            self._dicts = self._split()
+        return self._dicts[index]
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return iter(self[:])
+
+    def _split(self) -> list[dict[str, Any]]:
+        if self._truncated is None:
+            return _split_info(self._info, self._num_envs)
+        infos = _split_info({**self._info, "TimeLimit.truncated": self._truncated}, self._num_envs)
+        if self._dones is None:
+            return infos
+        final_infos = _split_info(self._final_info, self._num_envs) if self._final_info is not self._info else infos
+        for env in self.ended():
+            infos[env] = {**final_infos[env], "TimeLimit.truncated": bool(self._truncated[env])}
+            infos[env]["terminal_observation"] = self._final_obs[env]
+            if self._episodes is not None:
+                infos[env]["episode"] = self.episode(env)
+        return infos
+
+
+def info_array(infos: Any, name: str, default: Any = _MISSING) -> NDArray:
+    """A fact about each environment, (N,), out of `Infos` or any list of dicts.
+
+    Raises:
+        KeyError: an environment does not tell it, and there is no default.
+    """
+    if isinstance(infos, Infos):
+        return infos.array(name, default)
+    return np.array([info[name] if default is _MISSING else info.get(name, default) for info in infos])
+
+
+class Monitor(VecMonitor):
+    """SB3's `VecMonitor`, which leaves the infos unread."""
+
+    def step_wait(self) -> VecEnvStepReturn:
+        """See SB3's `VecEnv`."""
+        obs, rewards, dones, infos = self.venv.step_wait()
+        self.episode_returns += rewards
+        self.episode_lengths += 1
+        if dones.any():
+            seconds = round(time.time() - self.t_start, 6)
+            infos.note_episodes(self.episode_returns.copy(), self.episode_lengths.copy(), seconds)  # type: ignore[attr-defined]
+            self.episode_count += int(dones.sum())
+            self.episode_returns[dones] = self.episode_lengths[dones] = 0
+        return obs, rewards, dones, infos
+
+
+class BoxActionsVecEnv(VecEnvWrapper):
+    """Offers the Box form of Dict actions for SB3's own vector environments; ours understand its actions."""
+
+    def __init__(self, venv: VecEnv) -> None:
+        super().__init__(venv, action_space=venv.action_space.as_box())  # type: ignore[attr-defined]
+
+    def reset(self) -> VecEnvObs:
+        """See SB3's `VecEnv`."""
+        return self.venv.reset()
+
+    def step_wait(self) -> VecEnvStepReturn:
+        """See SB3's `VecEnv`."""
+        return self.venv.step_wait()
 
 
 class ScoresBox(spaces.Box):
-    """A Box (2 + K + ...,) that stands for a location and choices: the location, then scores, the highest of which is chosen.
+    """A Box (2 + K + ...,) of a location and the scores of choices, as it is known from a stored agent.
 
     Args:
         choices: what there is to choose and from how many, such as {"class": 10, "stop": 2}.
@@ -211,42 +358,15 @@ class ScoresBox(spaces.Box):
         super().__init__(-1.0, 1.0, (2 + sum(choices.values()),), np.float32)
 
 
-def is_location_and_choice(space: spaces.Space) -> bool:
-    """Whether actions are a Dict of "location" Box (2,) and one or more Discrete, such as "class"."""
-    if not isinstance(space, spaces.Dict) or "location" not in space.spaces or len(space.spaces) < 2:
-        return False
-    others = [part for name, part in space.spaces.items() if name != "location"]
-    return space["location"].shape == (2,) and all(isinstance(part, spaces.Discrete) for part in others)
-
-
-def action_as_box(space: spaces.Space) -> ScoresBox:
-    """The Box that stands for such a Dict. The first choice is the one that is not about how to look: "class" or "move"."""
-    assert isinstance(space, spaces.Dict)
-    sizes = {name: int(part.n) for name, part in space.spaces.items() if isinstance(part, spaces.Discrete)}
-    looks = {name: sizes.pop(name) for name in LOOK_CHOICES if name in sizes}
-    return ScoresBox({**sizes, **looks})
-
-
-def box_to_dict(space: ScoresBox, actions: NDArray) -> dict[str, Any]:
-    """The Dict actions for Box actions (2 + K,) or (N, 2 + K)."""
-    parts, first = {"location": actions[..., :2]}, 2
-    for name, size in space.choices.items():
-        parts[name] = actions[..., first : first + size].argmax(-1)
-        first += size
-    return parts
-
-
-class BoxAction(gym.ActionWrapper):
-    """Offers a single environment's Dict of "location" and Discrete choices as one Box."""
-
-    def __init__(self, env: gym.Env) -> None:
-        super().__init__(env)
-        self.action_space = action_as_box(env.action_space)
-
-    def action(self, action: NDArray) -> dict[str, Any]:
-        """The Dict action for a Box action (2 + K,)."""
-        assert isinstance(self.action_space, ScoresBox)
-        return box_to_dict(self.action_space, action)
+def _resets_at_once(env_id: str) -> bool:
+    """Whether the environment is batched natively and can reset at the last step of an episode, as SB3 wants it."""
+    module, _, name = env_id.rpartition(":")
+    if module:
+        importlib.import_module(module)
+    entry_point: Any = gym.spec(name).vector_entry_point
+    if isinstance(entry_point, str):
+        entry_point = gym.envs.registration.load_env_creator(entry_point)
+    return entry_point is not None and "autoreset_mode" in inspect.signature(entry_point).parameters
 
 
 def _split_obs(obs: Any, where: NDArray[np.bool_]) -> dict[int, Any]:
@@ -257,11 +377,11 @@ def _split_obs(obs: Any, where: NDArray[np.bool_]) -> dict[int, Any]:
     return {i: obs[i] for i in indices}
 
 
-def _split_info(info: dict[str, Any], num_envs: int) -> _Infos:
+def _split_info(info: _Info, num_envs: int) -> list[dict[str, Any]]:
     """Gymnasium's info of arrays with masks as one dict for each environment."""
-    infos: _Infos = [{} for _ in range(num_envs)]
+    infos: list[dict[str, Any]] = [{} for _ in range(num_envs)]
     for name, values in info.items():
-        if name.startswith("_") or name in ("final_obs", "final_info"):
+        if name.startswith("_") or name in _FINAL:
             continue
         mask = info.get(f"_{name}")
         if isinstance(values, dict):

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
-from agents.core_policy import CorePolicy, Observations
-from agents.networks import State
+from .cores import State
+from .recurrent import CorePolicy, Observations
 
 
 class StepGraphs:

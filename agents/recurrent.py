@@ -2,22 +2,71 @@
 
 from __future__ import annotations
 
-import inspect
+import math
+import typing
 from collections.abc import Callable
-from typing import Any, Protocol
+from dataclasses import dataclass, fields
+from numbers import Real
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import numpy as np
 import torch
-from gymnasium import spaces
 from numpy.typing import NDArray
 from stable_baselines3.common.policies import BasePolicy
-from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
+from stable_baselines3.common.type_aliases import PyTorchObs
 from torch import Tensor, nn
 
-from agents.networks import State
-from agents.optimizers import MuonBeside
+from .cores import State
 
 Observations = Any  # A tensor (N, ...), or a dict of such.
+_Options = TypeVar("_Options", bound="Options")
+
+
+@dataclass(frozen=True)
+class Options:
+    """Named arguments that are checked: each is of its kind, in its range or one of its choices.
+
+    Raises:
+        ValueError: one is not; the message names it.
+    """
+
+    ranges: ClassVar[dict[str, tuple[float, float]]] = {}  # Of numbers, the ends allowed.
+    above_zero: ClassVar[tuple[str, ...]] = ()
+    choices: ClassVar[dict[str, tuple[Any, ...]]] = {}
+
+    def __post_init__(self) -> None:
+        kinds = typing.get_type_hints(type(self))
+        for name, value in vars(self).items():
+            self._check(name, value, set(typing.get_args(kinds[name]) or (kinds[name],)))
+
+    def _check(self, name: str, value: Any, kinds: set[Any]) -> None:
+        if name in self.choices and value not in self.choices[name]:
+            raise ValueError(f"{name} must be one of {self.choices[name]}, got {value!r}")
+        if bool in kinds and not isinstance(value, (bool, np.bool_)):
+            raise ValueError(f"{name} must be True or False, got {value!r}")
+        if not {int, float} & kinds or (value is None and type(None) in kinds):
+            return
+        if len(kinds) > 1 and (callable(value) or isinstance(value, (list, tuple))):
+            return  # A schedule, or a number for each scale.
+        low, high = self.ranges.get(name, (-math.inf, math.inf))
+        is_number = isinstance(value, Real if float in kinds else (int, np.integer)) and not isinstance(value, bool)
+        in_range = is_number and math.isfinite(value) and low <= value <= high and not (name in self.above_zero and value <= 0)
+        if not in_range:
+            kind = "a number" if float in kinds else "a whole number"
+            bounds = "above 0" if name in self.above_zero else f"from {low:g} to {high:g}"
+            raise ValueError(f"{name} must be {kind} {bounds}, got {value!r}")
+
+    @classmethod
+    def of(cls: type[_Options], given: dict[str, Any]) -> _Options:
+        """The options with the values given; the others have their defaults.
+
+        Raises:
+            TypeError: there is no option of a name.
+        """
+        known = [field.name for field in fields(cls)]
+        if unknown := sorted(set(given) - set(known)):
+            raise TypeError(f"{', '.join(unknown)} is not among the {cls.__name__}: {', '.join(known)}")
+        return cls(**given)
 
 
 class Outputs(Protocol):
@@ -28,39 +77,10 @@ class Outputs(Protocol):
 
 
 class CorePolicy(BasePolicy):
-    """A policy with a recurrent core. Subclasses say what goes into the core, and what is made of what comes out of it.
-
-    Args:
-        observation_space, action_space: of a single environment.
-        core: steps the state, see `networks.Core`.
-        core_size: units of h_t.
-        optimizer_class: a torch optimizer.
-        optimizer_kwargs: its arguments but the learning rate; by default the fused variant where there is one.
-        **kwargs: see SB3's `BasePolicy`.
-    """
+    """A policy with a recurrent core. Subclasses say what goes into the core, and what is made of what comes out of it."""
 
     core: nn.Module
-
-    def __init__(
-        self,
-        observation_space: spaces.Space,
-        action_space: spaces.Space,
-        optimizer_class: type[torch.optim.Optimizer],
-        optimizer_kwargs: dict[str, Any] | None,
-        core_size: int,
-        **kwargs: Any,
-    ) -> None:
-        if optimizer_kwargs is None:
-            has_fused = "fused" in inspect.signature(optimizer_class).parameters
-            optimizer_kwargs = {"fused": True} if has_fused else {}
-        super().__init__(
-            observation_space,
-            action_space,
-            optimizer_class=optimizer_class,
-            optimizer_kwargs=optimizer_kwargs,
-            **kwargs,
-        )
-        self.core_size = core_size
+    core_size: int  # Units of h_t.
 
     def encode(self, obs: Observations) -> Tensor:
         """The core's inputs (N, F) for observations (N, ...)."""
@@ -82,19 +102,8 @@ class CorePolicy(BasePolicy):
         """The actions (N, ...) as the environment takes them."""
         raise NotImplementedError
 
-    def _make_optimizer(self, lr_schedule: Schedule, matrices: tuple[nn.Parameter, ...] = (), muon_gain: float = 0.0) -> None:
-        """With a `muon_gain` Muon moves the matrices, see `optimizers.MuonBeside`."""
-        apart = {id(matrix) for matrix in matrices} if muon_gain else set()
-        self.optimizer = self.optimizer_class(
-            [parameter for parameter in self.parameters() if id(parameter) not in apart],
-            lr=lr_schedule(1),  # type: ignore[call-arg]
-            **self.optimizer_kwargs,
-        )
-        if muon_gain:
-            self.optimizer = MuonBeside(self.optimizer, matrices, muon_gain)
-
     def forward(self, obs: Observations, state: State) -> Any:
-        """One step: observations (N, ...), state of (N, H) tensors."""
+        """One step: observations (N, ...), state of (N, H) tensors and the number (N, 1) of the step."""
         *core_state, step = state
         hidden, core_state = self.core(self.encode(obs), core_state)  # (N, H), h_t
         return self.read_out(hidden, obs, step.squeeze(1), (*core_state, step + 1))

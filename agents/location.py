@@ -1,4 +1,4 @@
-"""Where to look next: attention over what is in sight, and locations that stay in the scene."""
+"""Where to look next: attention over what is in sight, a learned path, and locations that stay in the scene."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from agents.glimpse_networks import as_patches
+from .glimpse_networks import as_patches
 
 FILTER_SIZE = 7  # Of cells; the filters move by two.
 QUERY_START = 0.1  # Standard deviation of a filter's first weight in the scores.
+PATH_START = 0.25  # Standard deviation of the first offsets of a path.
 CENTRE_START = -1.0  # First weight of x^2 and y^2 in the scores: where nothing is in sight, look at the scene's middle.
 
 
@@ -58,18 +59,18 @@ class Saliency(nn.Module):
             self.query.bias[num_filters:] = torch.tensor([0.0, 0.0, CENTRE_START, CENTRE_START])
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def forward(self, hidden: Tensor, glimpse: Tensor, location: Tensor, gain: float) -> Tensor:
+    def forward(self, hidden: Tensor, glimpse: Tensor, location: Tensor, scale: float) -> Tensor:
         """Where to look (..., 2).
 
         Args:
             hidden: h_t, (..., H).
             glimpse: (..., k, g, g), or (..., k, C, g, g), brought to a common size.
             location: where it was taken, (..., 2).
-            gain: the weights move by this times Linear(h_t).
+            scale: the weights move by this times Linear(h_t).
         """
         seen = self.filters(as_patches(glimpse, self.channels)).relu()  # (N k, F, m, m)
         seen = seen.permute(0, 2, 3, 1).reshape(*hidden.shape[:-1], -1, seen.shape[1])  # (..., k m m, F)
-        query = gain * F.linear(hidden, self.query.weight) + self.query.bias  # (..., F + 4)
+        query = scale * F.linear(hidden, self.query.weight) + self.query.bias  # (..., F + 4)
         filters, linear, square = query.split([seen.shape[-1], 2, 2], dim=-1)
         scores = (seen * filters.unsqueeze(-2)).sum(-1)  # Twice as fast as a batch of such small products.
         # a (l + d) + b (l + d)^2 of the place l + d is (a + 2 b l) d + b d^2, but for what all cells of a glimpse share.
@@ -86,6 +87,17 @@ def _cell_offsets(num_scales: int, side: int, scene_size: float | list[float]) -
     y, x = torch.meshgrid(cells, cells, indexing="ij")
     middles = torch.stack([x * (2 / width), y * (2 / height)], dim=-1).flatten(0, 1)  # (m m, 2), of scale 0
     return (2.0 ** torch.arange(num_scales)[:, None, None] * middles).flatten(0, 1).float()
+
+
+def first_path(num_steps: int, given: list[list[float]] | None) -> Tensor:
+    """The path before anything is learned, (num_steps, 2): what is given, then near the middle at random."""
+    path = PATH_START * torch.randn(num_steps, 2)
+    if given is not None:
+        places = np.asarray(given, np.float32)
+        if places.ndim != 2 or places.shape[1] != 2 or len(places) > num_steps or not (np.abs(places) <= 1).all():
+            raise ValueError(f"path_start must be at most {num_steps} places [x, y] in [-1, 1] (path_steps), got {given!r}")
+        path[: len(places)] = torch.from_numpy(places)
+    return path
 
 
 def hold_inside(locations: Tensor) -> Tensor:

@@ -1,0 +1,428 @@
+"""Acting for whole episodes with a recurrent policy and learning from them, as a Stable-Baselines3 on-policy algorithm."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar, cast
+
+import gymnasium as gym
+import numpy as np
+import torch
+from gymnasium.vector import VectorEnv
+from numpy.typing import NDArray
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
+from stable_baselines3.common.utils import obs_as_tensor
+from stable_baselines3.common.vec_env import VecEnv
+from torch import Tensor
+
+from .cores import State
+from .cuda_graphs import StepGraphs
+from .losses import advantages_and_returns, clipped_loss, reinforce_loss
+from .optimizers import start_average
+from .recurrent import CorePolicy, Observations, Options, Outputs, map_obs, stack
+from .vec_env import Infos, info_array, wrap_env
+
+
+@dataclass(frozen=True)
+class OnPolicyHyperparams(Options):
+    """What all algorithms over whole episodes can be told."""
+
+    learning_rate: float | Schedule = 1e-3
+    """A number, or a function of the remaining progress (1 to 0)."""
+
+    n_steps: int | None = None
+    """Steps of each environment to an update. None: until every environment has ended an episode, so whole episodes where they
+    have one length."""
+
+    n_epochs: int = 1
+    """How often a rollout is learned from."""
+
+    n_minibatches: int = 1
+    """The parts into which the environments of a rollout are split each time."""
+
+    clip_range: float = 0.2
+    """How far PPO lets the probability of an action go: 1 - clip_range to 1 + clip_range times."""
+
+    gamma: float = 1.0
+    """The discount."""
+
+    gae_lambda: float = 1.0
+    """1: advantages are R_t - b_t; below, they lean on the baseline of later steps."""
+
+    normalize_advantage: bool = False
+    """Whether the advantages of a rollout are brought to mean 0 and deviation 1."""
+
+    vf_coef: float = 0.5
+    """The weight of the baseline's squared error."""
+
+    ent_coef: float | Schedule = 0.0
+    """The weight of the entropy of what is chosen by REINFORCE; a number, or a function of the remaining progress."""
+
+    max_grad_norm: float = 5.0
+    """Gradients are scaled down to at most this norm."""
+
+    weight_average: float = 0.0
+    """Above 0, `predict` acts with the average of the weights over about this share of all updates so far, the last ones
+    (0.1: the last tenth); learning continues with the weights as they are."""
+
+    cuda_graphs: bool = True
+    """Whether on a GPU each step of a rollout is recorded as a CUDA graph and replayed, which is about twice as fast, where a
+    rollout is learned from once. False: for a core or glimpse network that can't be recorded."""
+
+    ranges: ClassVar = {
+        **dict.fromkeys(("gamma", "gae_lambda", "weight_average"), (0, 1)),
+        **dict.fromkeys(("vf_coef", "ent_coef", "learning_rate"), (0, math.inf)),
+        **dict.fromkeys(("n_steps", "n_epochs", "n_minibatches"), (1, 2**31)),
+        "clip_range": (1e-6, 1 - 1e-6),
+    }
+    above_zero: ClassVar = ("max_grad_norm",)
+
+
+@dataclass
+class Rollout:
+    """T steps of N environments, as they come in."""
+
+    first_state: State | None = None  # Before the first step.
+    observations: list[Observations] = field(default_factory=list)  # T of (N, ...), where the network is run again
+    episode_starts: list[NDArray] = field(default_factory=list)  # T of (N,)
+    outputs: list[Outputs] = field(default_factory=list)  # T of (N, ...), with their graph where that is kept
+    actions: list[tuple[Tensor, ...]] = field(default_factory=list)  # T of (N, ...) for each part, as sampled: not clipped
+    rewards: list[NDArray] = field(default_factory=list)  # T of (N,)
+    dones: list[NDArray] = field(default_factory=list)  # T of (N,)
+    labels: list[NDArray] = field(default_factory=list)  # T of (N,), where they are learned from
+    last_values: NDArray | None = None  # (N,), the baseline after the last step
+
+    def __len__(self) -> int:
+        return len(self.rewards)
+
+    def stacked_outputs(self) -> Any:
+        """The outputs of all steps, without the states: (T, N, ...)."""
+        return stack([output._replace(state=()) for output in self.outputs])  # type: ignore[attr-defined]
+
+
+@dataclass
+class Batch:
+    """What the losses need of a rollout beside the model's outputs: (T, N, ...) each."""
+
+    actions: tuple[Tensor, ...]
+    advantages: Tensor
+    returns: Tensor
+    looked_at: Tensor  # 0 where an episode ended: nobody looks at the location that its last step names
+    labels: Tensor | None
+    old_log_probs: Tensor | None  # (T, N, P), of each part of the actions when they were drawn; None: once is enough
+
+    def of(self, envs: NDArray) -> Batch:
+        """The same of some environments."""
+        parts: dict[str, Any] = {name: _pick(part, envs) for name, part in vars(self).items()}
+        return Batch(**parts)
+
+
+class EpisodeAlgorithm(OnPolicyAlgorithm):
+    """Acts for whole episodes of N environments and learns from them once (REINFORCE, A2C) or several times (PPO).
+
+    With `n_epochs` and `n_minibatches` of 1 the graph that was built while acting is run backwards once. Else the rollout is
+    stored and the network run again over all steps of some of the environments at a time: the gradient flows through all steps.
+
+    Subclasses say how they act while learning (`act`), what `info` they learn from (`labels_of`), and write `train`.
+
+    Args:
+        policy: a `CorePolicy` or its name.
+        env: an environment, its id, an SB3 `VecEnv` or a Gymnasium vector environment. Dict actions of location and choices are
+            offered as a Box, see `agents.vec_env`.
+        stats_window_size, tensorboard_log, policy_kwargs, verbose, seed, device: as in Stable-Baselines3.
+        **hyperparams: the fields of the class's `hyperparams_class`. They are attributes of the model, as in Stable-Baselines3.
+
+    Raises:
+        ValueError: a hyperparameter is out of range, or the environment's spaces do not fit; the message names it.
+        TypeError: a hyperparameter that there is not.
+    """
+
+    hyperparams_class: ClassVar[type[OnPolicyHyperparams]] = OnPolicyHyperparams
+    policy: CorePolicy  # type: ignore[assignment]
+    n_epochs: int
+    n_minibatches: int
+    clip_range: float
+    normalize_advantage: bool
+    weight_average: float
+    cuda_graphs: bool
+
+    def __init__(
+        self,
+        policy: str | type[CorePolicy],
+        env: GymEnv | VectorEnv | str | None = None,
+        *,
+        stats_window_size: int = 100,
+        tensorboard_log: str | None = None,
+        policy_kwargs: dict[str, Any] | None = None,
+        verbose: int = 0,
+        seed: int | None = None,
+        device: torch.device | str = "auto",
+        _init_setup_model: bool = True,
+        **hyperparams: Any,
+    ) -> None:
+        checked = vars(self.hyperparams_class.of(hyperparams))
+        if isinstance(env, str):
+            env = gym.make(env)  # SB3 would insist on a render mode.
+        of_sb3 = ("learning_rate", "n_steps", "gamma", "gae_lambda", "ent_coef", "vf_coef", "max_grad_norm")
+        for name, value in checked.items():
+            setattr(self, name, value)
+        self._state: State | None = None
+        super().__init__(
+            policy=policy,  # type: ignore[arg-type]
+            env=env,  # type: ignore[arg-type]
+            use_sde=False,
+            sde_sample_freq=-1,
+            stats_window_size=stats_window_size,
+            tensorboard_log=tensorboard_log,
+            policy_kwargs=policy_kwargs,
+            verbose=verbose,
+            seed=seed,
+            device=device,
+            _init_setup_model=_init_setup_model,
+            **{name: checked[name] for name in of_sb3},
+        )
+
+    def act(self, output: Any) -> tuple[Tensor, ...]:
+        """The parts of the actions (N, ...) while learning."""
+        return self.policy.act(output)
+
+    def labels_of(self, infos: Any) -> NDArray | None:
+        """The true classes (N,), where the loss needs them."""
+        return None
+
+    def train(self) -> None:
+        """Learn from the rollout: one gradient step for each minibatch of each epoch."""
+        raise NotImplementedError
+
+    @staticmethod
+    def _wrap_env(env: Any, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
+        """SB3's own wrapping, and what makes Gymnasium's vector environments and Dict actions known to SB3."""
+        return wrap_env(env, lambda other: OnPolicyAlgorithm._wrap_env(other, verbose, monitor_wrapper))
+
+    def _setup_model(self) -> None:
+        names = [field.name for field in fields(self.hyperparams_class)]
+        self.hyperparams_class(**{name: getattr(self, name) for name in names})  # A loaded model's may have been changed.
+        self._setup_lr_schedule()
+        self.set_random_seed(self.seed)
+        self.rollout_buffer = Rollout()  # type: ignore[assignment]
+        self.policy = self.policy_class(  # type: ignore[assignment]
+            self.observation_space, self.action_space, self.lr_schedule, **self.policy_kwargs
+        ).to(self.device)
+        self.average = start_average(self.policy, self.weight_average) if self.weight_average else None
+        records = self.cuda_graphs and self._keeps_graph and self.device.type == "cuda"
+        self._graphs = StepGraphs(self.policy) if records else None
+
+    @property
+    def acting_policy(self) -> CorePolicy:
+        """What `predict` acts with: the policy, or with a `weight_average` its average."""
+        return self.policy if self.average is None else cast("CorePolicy", self.average.module)
+
+    def predict(
+        self,
+        observation: NDArray | dict[str, NDArray],
+        state: tuple[NDArray, ...] | None = None,
+        episode_start: NDArray | None = None,
+        deterministic: bool = False,
+    ) -> tuple[NDArray, tuple[NDArray, ...] | None]:
+        """See `CorePolicy.predict`, and `acting_policy`."""
+        return self.acting_policy.predict(observation, state, episode_start, deterministic)
+
+    def collect_rollouts(
+        self,
+        env: VecEnv,
+        callback: BaseCallback,
+        rollout_buffer: Any,
+        n_rollout_steps: int | None,
+    ) -> bool:
+        """Act for `n_rollout_steps` steps (None: until every environment has ended an episode).
+
+        Returns:
+            False where a callback stopped it; the episodes under way are then forgotten.
+        """
+        assert self._last_obs is not None and self._last_episode_starts is not None
+        self.policy.set_training_mode(True)
+        rollout = self.rollout_buffer = Rollout()  # type: ignore[assignment]
+        rollout.first_state = self.policy.mask_state(self._state, self._last_episode_starts)
+        has_ended = np.zeros(env.num_envs, np.bool_)
+        callback.on_rollout_start()
+        while not (has_ended.all() if n_rollout_steps is None else len(rollout) == n_rollout_steps):
+            obs: Any = obs_as_tensor(self._last_obs, self.device)  # type: ignore[arg-type]
+            output = self._step(len(rollout), obs)
+            actions = self.act(output)
+            new_obs, rewards, dones, infos = env.step(self.policy.to_env(*actions))
+            self.num_timesteps += env.num_envs
+            callback.update_locals(locals())
+            if not callback.on_step():
+                self._last_obs = self._state = None
+                return False
+            if not self.policy.training:
+                self.policy.set_training_mode(True)  # A callback has evaluated it.
+            some_end = dones.any()
+            if some_end:
+                self._update_info_buffer(infos, dones)
+                rewards = self._beyond_time_limits(rewards, dones, infos, output.state)
+            if not self._keeps_graph:
+                rollout.observations.append(obs)
+                rollout.episode_starts.append(self._last_episode_starts)
+            rollout.outputs.append(output)
+            rollout.actions.append(actions)
+            rollout.rewards.append(rewards)
+            rollout.dones.append(dones)
+            if (labels := self.labels_of(infos)) is not None:
+                rollout.labels.append(labels)
+            has_ended |= dones
+            self._last_obs = new_obs  # type: ignore[assignment]
+            self._last_episode_starts, self._state = dones, output.state
+        rollout.last_values = self._last_values()
+        self._state = tuple(part.detach() for part in self._state or ())
+        callback.update_locals(locals())
+        callback.on_rollout_end()
+        return True
+
+    def _step(self, index: int, obs: Any) -> Any:
+        """What the policy makes of observations (N, ...) at step `index` of the rollout."""
+        starts, state = self._last_episode_starts, self._state
+        assert starts is not None
+        if state is None or starts.any():
+            state = self.policy.mask_state(state, starts)
+        if self._graphs is not None:
+            return self._graphs(index, obs, state)
+        with torch.set_grad_enabled(self._keeps_graph):
+            return self.policy(obs, state)
+
+    def _beyond_time_limits(self, rewards: NDArray, dones: NDArray, infos: Any, state: State) -> NDArray:
+        """The rewards (N,), with what was still to be expected where a time limit cut an episode short."""
+        cut = np.flatnonzero(dones & info_array(infos, "TimeLimit.truncated", False).astype(np.bool_)).tolist()
+        if not cut:
+            return rewards
+        last = stack([self.policy.obs_to_tensor(infos[env]["terminal_observation"])[0] for env in cut])  # (m, 1, ...)
+        with torch.no_grad():
+            output = self.policy(map_obs(lambda part: part.squeeze(1), last), tuple(part[cut] for part in state))
+        rewards = rewards.copy()
+        rewards[cut] += self.gamma * output.value.cpu().numpy()
+        return rewards
+
+    @property
+    def _keeps_graph(self) -> bool:
+        """Whether a rollout is learned from once only: then what was computed while acting serves for learning too."""
+        return self.n_epochs * self.n_minibatches == 1
+
+    def batch_of(self, outputs: Any, rewards: NDArray, values: Tensor, labels: Tensor | None = None) -> Batch:
+        """The rollout as what the losses need.
+
+        Args:
+            outputs: of all its steps, (T, N, ...).
+            rewards: (T, N), what followed each step.
+            values: (T, N), the baseline b_t.
+            labels: (T, N), where there are such.
+        """
+        rollout: Rollout = self.rollout_buffer  # type: ignore[assignment]
+        assert rollout.last_values is not None
+        dones = np.stack(rollout.dones)  # (T, N)
+        values_array = values.detach().cpu().numpy()
+        advantages, returns = advantages_and_returns(
+            rewards, values_array, dones, rollout.last_values, self.gamma, self.gae_lambda
+        )
+        if self.normalize_advantage:
+            advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+        actions = stack(rollout.actions)
+        looked_at = self._tensor(~dones).float()
+        old_log_probs = None if self._keeps_graph else self.policy.log_probs(outputs, actions).detach()
+        return Batch(actions, self._tensor(advantages), self._tensor(returns), looked_at, labels, old_log_probs)
+
+    def minibatches(self, batch: Batch, outputs: Any) -> Iterator[tuple[Batch, Any]]:
+        """What to take gradient steps for, with the model's outputs: all of the batch once, or its parts `n_epochs` times."""
+        if self._keeps_graph:
+            yield batch, outputs
+            return
+        rollout: Rollout = self.rollout_buffer  # type: ignore[assignment]
+        assert rollout.first_state is not None
+        observations, starts, num_envs = stack(rollout.observations), np.stack(rollout.episode_starts), batch.returns.shape[1]
+        for _ in range(self.n_epochs):
+            for envs in np.array_split(torch.randperm(num_envs).numpy(), min(self.n_minibatches, num_envs)):
+                seen = map_obs(lambda part, envs=envs: part[:, envs], observations)  # type: ignore[misc]
+                state = tuple(part[envs] for part in rollout.first_state)
+                yield batch.of(envs), self.policy.unroll(seen, state, starts[:, envs])
+
+    def policy_loss(self, batch: Batch, log_probs: Tensor, part: int, weights: Tensor) -> Tensor:
+        """REINFORCE's or PPO's loss for a part of the actions, out of log_probs (T, N, P)."""
+        if batch.old_log_probs is None:
+            return reinforce_loss(log_probs[..., part], batch.advantages, weights)
+        old = batch.old_log_probs[..., part]
+        return clipped_loss(log_probs[..., part], old, batch.advantages, weights, self.clip_range)
+
+    def gradient_step(self, losses: dict[str, Tensor]) -> dict[str, float]:
+        """One step against the sum of the losses; returns what to log."""
+        loss = sum(losses.values(), torch.zeros((), device=self.device))
+        self.policy.optimizer.zero_grad()
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm)
+        self.policy.optimizer.step()
+        if self.average is not None:
+            self.average.update_parameters(self.policy)
+        return {**{name: part.item() for name, part in losses.items()}, "loss": loss.item(), "grad_norm": norm.item()}
+
+    def end_update(self, logs: list[dict[str, float]]) -> None:
+        """Forget the rollout and log the means over the gradient steps."""
+        self._n_updates += len(logs)
+        self.rollout_buffer = Rollout()  # type: ignore[assignment]
+        for name in logs[0]:
+            self.logger.record(f"train/{name}", float(np.mean([log[name] for log in logs])))
+        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+
+    def entropy_weight(self) -> float:
+        """`ent_coef` now."""
+        weight: Any = self.ent_coef
+        return weight(self._current_progress_remaining) if callable(weight) else weight
+
+    def _update_info_buffer(self, infos: Any, dones: NDArray | None = None) -> None:
+        if not isinstance(infos, Infos) or dones is None:
+            super()._update_info_buffer(infos, dones)
+            return
+        assert self.ep_info_buffer is not None and self.ep_success_buffer is not None
+        ended = infos.ended()[-self._stats_window_size :]
+        self.ep_info_buffer.extend(episode for env in ended if (episode := infos.episode(env)) is not None)
+        if "is_success" in infos.names():
+            self.ep_success_buffer.extend(infos.array("is_success")[ended].tolist())
+
+    def _last_values(self) -> NDArray:
+        """The baseline (N,) of what follows the rollout, 0 where an episode has just ended."""
+        assert self._last_obs is not None and self._last_episode_starts is not None
+        if self._last_episode_starts.all():
+            return np.zeros(len(self._last_episode_starts), np.float32)
+        with torch.no_grad():
+            obs: Any = obs_as_tensor(self._last_obs, self.device)
+            output = self.policy(obs, self.policy.mask_state(self._state, self._last_episode_starts))
+        return output.value.cpu().numpy()
+
+    def _tensor(self, values: NDArray) -> Tensor:
+        return torch.as_tensor(values, device=self.device)
+
+    def _setup_learn(
+        self,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        reset_num_timesteps: bool = True,
+        tb_log_name: str = "run",
+        progress_bar: bool = False,
+    ) -> tuple[int, BaseCallback]:
+        if reset_num_timesteps or self._last_obs is None:
+            self._state = None
+        return super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
+
+    def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
+        modules, variables = super()._get_torch_save_params()
+        return (modules if self.average is None else [*modules, "average"]), variables
+
+    def _excluded_save_params(self) -> list[str]:
+        return [*super()._excluded_save_params(), "_state", "_graphs"]
+
+
+def _pick(part: Any, envs: NDArray) -> Any:
+    if part is None:
+        return None
+    return tuple(one[:, envs] for one in part) if isinstance(part, tuple) else part[:, envs]
