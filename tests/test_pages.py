@@ -1,7 +1,8 @@
-"""The pages of the docs say what the code does."""
+"""The pages of the docs say what the code does, and their figures have a row in results/."""
 
+import fnmatch
 import importlib.util
-import inspect
+import json
 import os
 import re
 from pathlib import Path
@@ -12,76 +13,132 @@ import pytest
 
 import ram_envs
 from ram_envs.datasets import DATA_FOLDER_VARIABLE
-from ram_envs.env import TASKS
 
-DOCS = Path(__file__).parents[1] / "docs"
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
 _spec = importlib.util.spec_from_file_location("pages", DOCS / "pages.py")
 pages = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(pages)
 
+needs_mnist = pytest.mark.skipif(not os.environ.get(DATA_FOLDER_VARIABLE), reason="the figures are those of the whole of MNIST")
 
-def test_pages_are_up_to_date(capsys):
+
+def run_blocks(path, changes=None):
+    """Run a page's blocks of Python one after the other, changed in places; returns the names that they leave."""
+    names = {}
+    for block in re.findall(r"```python\n(.*?)```", path.read_text("utf-8"), re.DOTALL):
+        for old, new in (changes or {}).items():
+            block = block.replace(old, new)
+        exec(block, names)
+    return names
+
+
+def test_pages_are_up_to_date_and_need_no_data(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv(DATA_FOLDER_VARIABLE, str(tmp_path))
     assert pages.main(["--check"]) == 0, capsys.readouterr().out
 
 
-def test_check_names_what_is_out_of_date(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(pages, "FOLDER", tmp_path)
-    assert pages.main(["--check"]) == 1
-    assert len(capsys.readouterr().out.splitlines()) == len(ram_envs.ENVIRONMENTS)
-    assert not list(tmp_path.iterdir())
-    assert pages.main([]) == 0
-    assert pages.main(["--check"]) == 0
-    (tmp_path / "Catch-v0.md").write_text("something else")
-    capsys.readouterr()
-    assert pages.main(["--check"]) == 1
-    assert capsys.readouterr().out.startswith("Catch-v0.md is out of date")
+def test_check_names_what_is_out_of_date(tmp_path, capsys):
+    for name in pages.PAGES:
+        (tmp_path / name).write_text((DOCS / name).read_text("utf-8").replace("| `glimpse_size` |", "| `something` |"))
+    here = ["--folder", str(tmp_path)]
+    assert pages.main([*here, "--check"]) == 1
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == list(pages.PAGES)
+    assert pages.main(here) == 0
+    assert pages.main([*here, "--check"]) == 0
+    (tmp_path / "catch.md").write_text("a page without markers")
+    with pytest.raises(ValueError, match="must hold the lines <!-- ids: begin -->"):
+        pages.main(here)
 
 
-def test_pages_need_no_data(env_id, tmp_path, monkeypatch):
-    monkeypatch.setenv(DATA_FOLDER_VARIABLE, str(tmp_path))
-    assert pages.page(env_id) == (DOCS / f"{env_id}.md").read_text("utf-8")
+def test_each_id_is_on_a_page_with_each_option(env_id):
+    [page] = [DOCS / name for name, tasks in pages.PAGES.items() if env_id in tasks]
+    text = page.read_text("utf-8")
+    assert f"| {env_id} |" in text
+    for name in ram_envs.env_defaults(env_id):
+        assert len(re.findall(rf"^\| `{name}` (\| [^|]+ )+\| \S[^|]{{5,}} \|$", text, re.MULTILINE)) == 1, name
 
 
-def test_each_option_has_its_default_and_meaning(env_id):
-    text = (DOCS / f"{env_id}.md").read_text("utf-8")
-    task = pages.stand_in(env_id).unwrapped.task
-    for name, default in pages.defaults(env_id).items():
-        assert len(re.findall(rf"^\| `{name}` \| `[^|]+` \| \S[^|]{{5,}} \|$", text, re.MULTILINE)) == 1, name
-        if isinstance(default, int) and hasattr(task, name):
-            assert getattr(task, name) == default
-
-
-@pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
-def test_meanings_are_those_of_the_arguments(task):
-    said = pages.meanings(task)
-    assert list(said) == list(inspect.signature(task).parameters)
-    assert all(said.values())
-
-
-def test_tables_are_well_formed(env_id):
-    for part in (DOCS / f"{env_id}.md").read_text("utf-8").split("\n\n"):
-        if part.startswith("|"):
-            assert len({row.replace("\\|", "").count("|") for row in part.splitlines()}) == 1, part
+def test_tables_are_well_formed():
+    for page in (*DOCS.glob("*.md"), ROOT / "README.md"):
+        for part in page.read_text("utf-8").split("\n\n"):
+            if part.startswith("|"):
+                assert len({row.replace("\\|", "").count("|") for row in part.splitlines()}) == 1, f"{page.name}: {part}"
 
 
 def test_links_lead_somewhere():
-    for path in DOCS.glob("*.md"):
-        for target in re.findall(r"\]\(([^)#]+)\)", path.read_text("utf-8")):
-            assert target.startswith("http") or (DOCS / target).exists(), f"{path.name}: {target}"
+    for page in (*DOCS.glob("*.md"), ROOT / "README.md"):
+        for target, part in re.findall(r"\]\(([^)#\s]*)#?([^)\s]*)\)", page.read_text("utf-8")):
+            if target.startswith("http"):
+                continue
+            found = page.parent / target if target else page
+            assert found.exists(), f"{page.name}: {target}"
+            if part:
+                titles = re.findall(r"^#+ (.*)$", found.read_text("utf-8"), re.MULTILINE)
+                anchors = {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+                assert part in anchors, f"{page.name}: {target}#{part}"
 
 
-@pytest.mark.skipif(not os.environ.get(DATA_FOLDER_VARIABLE), reason="the figures are those of the whole of MNIST")
+@pytest.mark.parametrize(("page", "studies"), [("research.md", ("research", "tables")), ("results.md", ("everyday", "research"))])
+def test_figures_are_those_of_their_rows(page, studies):
+    """Each figure with two decimals, in a row or paragraph that names runs, is a number of those runs."""
+    rows = {}
+    for study in studies:
+        for line in (ROOT / "results" / f"{study}.jsonl").read_text("utf-8").splitlines():
+            row = json.loads(line)
+            rows.setdefault(row["run"], []).append(row)
+    text = re.sub(r"<!-- tables: begin -->.*<!-- tables: end -->", "", (DOCS / page).read_text("utf-8"), flags=re.DOTALL)
+    for paragraph in text.partition("## Speed")[0].split("\n\n"):
+        for part in paragraph.splitlines() if paragraph.startswith("|") else [paragraph]:
+            patterns = [name for name in re.findall(r"`(\w+_\w+\*?)`", part) if fnmatch.filter(rows, name)]
+            named = [row for pattern in patterns for name in fnmatch.filter(rows, pattern) for row in rows[name]]
+            known = {number for row in named for number in numbers(row)}
+            figures = {float(figure) for figure in re.findall(r"(?<![\d.:_])\d+\.\d\d(?!\d)", part)} if named else set()
+            assert figures <= known, f"{sorted(figures - known)} in {part}"
+
+
+def numbers(value):
+    """All numbers in a row, with two decimals."""
+    if isinstance(value, dict | list):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from numbers(part)
+    elif isinstance(value, float | int):
+        yield round(value, 2)
+
+
+@needs_mnist
 def test_what_the_common_page_says_is_true(tmp_path, monkeypatch, capsys):
     for module in ("moviepy", "pygame", "stable_baselines3"):
         pytest.importorskip(module)
     monkeypatch.chdir(tmp_path)
-    blocks = re.findall(r"```python\n(.*?)```", (DOCS / "environments.md").read_text("utf-8"), re.DOTALL)
-    names = {}
-    for block in blocks:
-        exec(block, names)
+    names = run_blocks(DOCS / "environments.md")
+    choices, error = capsys.readouterr().out.splitlines()[:2]
+    assert choices == "{'class': 10, 'stop': 2}"
+    assert float(error) == pytest.approx(88.65)
     assert names["patches"].shape == (5, 2, 8, 8)
-    np.testing.assert_allclose(names["locations"], [[0.4, -0.4]], atol=1e-6)
-    assert names["choices"]["class"] == [7]
-    assert float(capsys.readouterr().out.splitlines()[0]) == pytest.approx(88.65)
+    np.testing.assert_allclose(names["action"]["location"], [0.4, -0.4], atol=1e-6)
+    assert (names["action"]["class"], names["action"]["stop"]) == (7, 0)
+    assert names["evaluation"].num_episodes == 10_000
     assert gym.utils.env_checker.data_equivalence(names["first"], names["again"])
     assert (tmp_path / "videos" / "rl-video-episode-0.mp4").is_file()
+
+
+@needs_mnist
+@pytest.mark.parametrize("page", ["classification.md", "catch.md", "architecture.md"])
+def test_what_the_other_pages_say_runs(page):
+    names = run_blocks(DOCS / page)
+    assert names["env"].unwrapped.task.num_envs == 1
+
+
+@needs_mnist
+def test_the_readme_can_be_followed(tmp_path, monkeypatch):
+    pytest.importorskip("stable_baselines3")
+    monkeypatch.chdir(tmp_path)
+    short = {
+        "1_000_000, progress_bar=True": "1_000",
+        '"MultiInputPolicy", env': '"MultiInputPolicy", env, n_steps=4',
+        "100_000": "64",
+    }
+    names = run_blocks(ROOT / "README.md", short)
+    assert (tmp_path / "ram.zip").is_file()
+    assert names["model"].num_timesteps == 64

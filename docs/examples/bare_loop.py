@@ -48,7 +48,7 @@ def play(policy: Policy, num_envs: int, num_episodes: int, seed: int) -> tuple[f
 
 
 class Follower:
-    """Looks where the ball will be and moves the paddle there; it counts the rows and remembers the last column and the paddle."""
+    """Looks where the ball will be and moves the paddle there; it counts rows and remembers the last column and the paddle."""
 
     def __init__(self, num_envs: int) -> None:
         self.row, self.column, self.paddle = (np.zeros(num_envs) for _ in range(3))  # In pixels.
