@@ -1,7 +1,8 @@
-"""Draw one environment: its scene dimmed outside the retina, the path so far, the patches and the scores. Needs no screen."""
+"""Draw environments: the scene dimmed outside the retina, the path so far, the patches and the scores. Needs no screen."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -10,22 +11,22 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from ram_envs.view import Look, View
+from ram_envs.frame import Frame, Look
 
 if TYPE_CHECKING:
     import pygame
 
-SIDE = 480  # The picture's height, and the side of the square that the scene lies in.
-DIMMED = 0.35  # How much of the scene is left outside the widest patch; the rest is fog, so that black dims as well.
+SIDE = 480  # The picture's height, and the side of the square that holds the scene.
+DIMMED = 0.35  # The scene's share outside the widest patch; the rest is fog, so that black dims, too.
 PATCH_COLOURS = ("#ff7f0e", "#1f77b4", "#9467bd", "#8c564b")  # The narrowest patch first.
 PATH_COLOUR = "#2ca02c"
 
-_BORDER = 24  # Around the scene at least, so that patches are seen to reach out of it.
-_COLUMN, _GAP, _LARGEST_PATCH = 168, 14, 144  # The patches enlarged.
+_BORDER = 24  # The least room around the scene, to show patches that reach out of it.
+_COLUMN, _GAP, _LARGEST_PATCH, _PATCH_BORDER = 168, 14, 144, 3  # The enlarged patches.
 _PANEL, _LINE, _NUM_LINES = 184, 26, 6  # The captions, and the bars below them.
 _MAX_BARS = 20
 _FOG, _BACKGROUND, _TEXT, _FAINT = "#2d333c", "#1b1e23", "#e6e6e6", "#444a54"
-_FADING, _PALEST = 0.09, 0.3  # A step of the path loses so much colour with each later one, down to so little.
+_FADING, _PALEST = 0.09, 0.3  # A line of the path loses this share of its colour with each later step, down to the palest.
 _RIGHT, _WRONG, _NEUTRAL = "#3fb950", "#e5534b", "#b8c0cc"
 
 
@@ -37,29 +38,29 @@ class Place:
     top: int
     width: int
     height: int
-    scale: float  # Pixels for each of the scene's.
+    scale: float  # Pixels of the picture for each pixel of the scene.
 
     @classmethod
     def of(cls, shape: tuple[int, ...]) -> Place:
-        """Enlarged in whole pixels, in the middle of the square; only what is larger than the square is shrunk."""
+        """In the middle of the square, enlarged by a whole factor; only a scene larger than the square is shrunk."""
         room, longest = SIDE - 2 * _BORDER, max(shape[-2:])
         scale = room // longest if longest <= room else room / longest
         height, width = (max(round(side * scale), 1) for side in shape[-2:])
         return cls((SIDE - width) // 2, (SIDE - height) // 2, width, height, scale)
 
     def point(self, location: NDArray) -> tuple[float, float]:
-        """Where a location in [-1, 1] lies."""
+        """The point of a location in [-1, 1]."""
         x, y = location.tolist()
         return self.left + (x + 1) / 2 * self.width, self.top + (y + 1) / 2 * self.height
 
     def location(self, x: float, y: float) -> NDArray[np.float32]:
-        """The location (2,) in [-1, 1] that lies at a point; the nearest one for points outside the scene."""
+        """The location (2,) in [-1, 1] of a point; the nearest one for points outside the scene."""
         point = 2 * (x - self.left) / self.width - 1, 2 * (y - self.top) / self.height - 1
         return np.clip(np.array(point, np.float32), -1, 1)
 
 
 def import_pygame() -> Any:
-    """Import pygame when something is to be drawn.
+    """Import pygame when there is something to draw.
 
     Raises:
         gymnasium.error.DependencyNotInstalled: it is missing.
@@ -71,31 +72,43 @@ def import_pygame() -> Any:
     return pygame
 
 
-def draw(view: View, path: NDArray | None = None, note: str = "") -> NDArray[np.uint8]:
-    """The picture (SIDE, W, 3) of a view, with a note below the scene.
+def draw(frame: Frame, path: NDArray | None = None, note: str = "") -> NDArray[np.uint8]:
+    """The picture (SIDE, W, 3) of a frame, with a note below the scene.
 
-    path (m, 2) holds the locations of its episode so far, the first glimpse first; None: none is drawn.
+    path (m, 2) holds the locations of its episode so far, the first glimpse first; None: no path is drawn.
     """
-    pygame = import_pygame()
-    has_look = view.look is not None
-    surface = pygame.Surface((SIDE + _COLUMN * has_look + _PANEL, SIDE))
+    pygame, look = import_pygame(), frame.look
+    left = SIDE + (0 if look is None else _COLUMN)
+    surface = pygame.Surface((left + _PANEL, SIDE))
     surface.fill(_BACKGROUND)
-    surface.fill(_FOG, (0, 0, SIDE, SIDE))
-    place = Place.of(view.scene.shape)
-    scene = _to_surface(_dim(_to_rgb(view.scene), view.look), (place.width, place.height))
-    surface.blit(scene, (place.left, place.top))
-    if view.look is not None:
-        surface.set_clip((0, 0, SIDE, SIDE))
-        _draw_squares(surface, place, view.look)
-        if path is not None:
-            _draw_path(surface, [place.point(location) for location in path])
-        surface.set_clip(None)
-        _draw_patches(surface, view.look.glimpse)
-    left = SIDE + _COLUMN * has_look
-    _draw_lines(surface, view, left)
-    _draw_bars(surface, view, left)
+    if look is None:
+        _draw_scene(surface, _to_rgb(frame.scene))
+    else:
+        _draw_scene(surface, _dim(_to_rgb(frame.scene), look), [look], () if path is None else path)
+        _draw_patches(surface, look.glimpse)
+    _draw_lines(surface, frame, left)
+    _draw_bars(surface, frame, left)
     _write(surface, note, (12, SIDE - _BORDER // 2))
-    return np.ascontiguousarray(pygame.surfarray.array3d(surface).swapaxes(0, 1))
+    return _to_picture(surface)
+
+
+def draw_scene(frame: Frame, looks: Sequence[Look], size: int) -> NDArray[np.uint8]:
+    """The picture (size, size, 3) of a frame's whole scene, with the squares of several looks and the path along them."""
+    pygame = import_pygame()
+    surface = pygame.Surface((SIDE, SIDE))
+    _draw_scene(surface, _to_rgb(frame.scene), looks, [look.location for look in looks], thickness=2)
+    return _to_picture(pygame.transform.smoothscale(surface, (size, size)))
+
+
+def draw_patches(glimpse: NDArray[np.float32], size: int) -> list[NDArray[np.uint8]]:
+    """The pictures (s, s, 3) of a glimpse's patches (k, [C,] g, g) in coloured borders, enlarged by a whole factor; s <= size."""
+    side = _whole_side(size - 2 * _PATCH_BORDER, glimpse.shape[-1])
+    return [_to_picture(_patch_surface(patch, scale, side)) for scale, patch in enumerate(glimpse)]
+
+
+def _to_picture(surface: pygame.Surface) -> NDArray[np.uint8]:
+    """The pixels (H, W, 3) of a surface."""
+    return np.ascontiguousarray(import_pygame().surfarray.array3d(surface).swapaxes(0, 1))
 
 
 def _colour_of(scale: int) -> str:
@@ -104,9 +117,9 @@ def _colour_of(scale: int) -> str:
 
 
 def _write(surface: pygame.Surface, text: str, at: tuple[int, int], colour: str = _TEXT, size: int = 24) -> None:
-    """Write a line of text with the middle of its left edge at a point."""
+    """Write a line of text; `at` is the middle of its left edge."""
     pygame = import_pygame()
-    # A font dies with `pygame.quit`, which any other program part may call: none is kept.
+    # No font is kept: it dies with `pygame.quit`, which any other part of the program may call.
     pygame.font.init()
     line = pygame.font.Font(None, size).render(text, True, colour)
     surface.blit(line, line.get_rect(midleft=at))
@@ -120,10 +133,8 @@ def _to_rgb(image: NDArray) -> NDArray:
     return np.repeat(grey[..., None], 3, axis=-1)
 
 
-def _dim(scene: NDArray, look: Look | None) -> NDArray:
-    """Hide what lies outside the widest patch behind fog."""
-    if look is None:
-        return scene
+def _dim(scene: NDArray, look: Look) -> NDArray:
+    """Hide the scene (H, W, 3) outside the widest patch behind fog."""
     (left, top), width = look.corners[-1], look.widths[-1]
     fog = np.array(import_pygame().Color(_FOG)[:3], np.float32) / 255
     dimmed = DIMMED * scene + (1 - DIMMED) * fog
@@ -140,73 +151,104 @@ def _to_surface(image: NDArray, size: tuple[int, int]) -> pygame.Surface:
     return (pygame.transform.smoothscale if shrinks else pygame.transform.scale)(surface, size)
 
 
+def _draw_scene(
+    surface: pygame.Surface,
+    scene: NDArray,
+    looks: Sequence[Look] = (),
+    path: Sequence[NDArray] | NDArray = (),
+    thickness: int = 1,
+) -> None:
+    """The scene (H, W, 3) in its square, the squares of the patches of each look, and the path (m, 2)."""
+    square = (0, 0, SIDE, SIDE)
+    place = Place.of(scene.shape[:2])
+    surface.fill(_FOG, square)
+    surface.blit(_to_surface(scene, (place.width, place.height)), (place.left, place.top))
+    surface.set_clip(square)
+    for look in looks:
+        _draw_squares(surface, place, look)
+    if len(path):
+        _draw_path(surface, [place.point(location) for location in path], thickness)
+    surface.set_clip(None)
+
+
 def _draw_squares(surface: pygame.Surface, place: Place, look: Look) -> None:
     """Where the patches lie."""
     pygame = import_pygame()
     for scale in reversed(range(len(look.widths))):
         left, top = place.left + look.corners[scale, 0] * place.scale, place.top + look.corners[scale, 1] * place.scale
         side = round(look.widths[scale] * place.scale)
-        # Half of the line lies outside, so that it hides little of what is seen.
+        # Half of the line lies outside, to hide little of the patch.
         pygame.draw.rect(surface, _colour_of(scale), (round(left) - 1, round(top) - 1, side + 2, side + 2), width=2)
 
 
-def _draw_path(surface: pygame.Surface, points: list[tuple[float, float]]) -> None:
+def _draw_path(surface: pygame.Surface, points: list[tuple[float, float]], thickness: int) -> None:
     """From a ring at the first glimpse to a dot at the current one, the older the paler."""
     pygame = import_pygame()
     for age, (begin, end) in reversed(list(enumerate(pairwise(points[::-1])))):
         colour = pygame.Color(_FOG).lerp(PATH_COLOUR, max(1 - _FADING * age, _PALEST))
-        pygame.draw.line(surface, colour, begin, end, width=3)
-    for point, radius, width in ((points[0], 8, 2), (points[-1], 5, 0)):
-        pygame.draw.circle(surface, "black", point, radius + 1, width=2 * width)  # Seen on a green scene, too.
+        pygame.draw.line(surface, colour, begin, end, width=3 * thickness)
+    for point, radius, width in ((points[0], 8 * thickness, 2 * thickness), (points[-1], 5 * thickness, 0)):
+        pygame.draw.circle(surface, "black", point, radius + 1, width=2 * width)  # Sets it off from a green scene.
         pygame.draw.circle(surface, PATH_COLOUR, point, radius, width=width)
 
 
 def _draw_patches(surface: pygame.Surface, glimpse: NDArray[np.float32]) -> None:
-    """The patches one below the other, all of one size."""
-    pygame = import_pygame()
-    number, size = len(glimpse), glimpse.shape[-1]
-    largest = min(_LARGEST_PATCH, (SIDE - _GAP) // number - _GAP)
-    side = largest // size * size or largest
+    """The patches (k, [C,] g, g) one below the other, all of one size."""
+    number = len(glimpse)
+    side = _whole_side(min(_LARGEST_PATCH, (SIDE - _GAP) // number - _GAP), glimpse.shape[-1])
     top = (SIDE - number * (side + _GAP) + _GAP) // 2
     left = SIDE + (_COLUMN - side) // 2
     for scale, patch in enumerate(glimpse):
-        at = top + scale * (side + _GAP)
-        surface.blit(_to_surface(_to_rgb(patch), (side, side)), (left, at))
-        pygame.draw.rect(surface, _colour_of(scale), (left - 3, at - 3, side + 6, side + 6), width=3)
+        at = left - _PATCH_BORDER, top + scale * (side + _GAP) - _PATCH_BORDER
+        surface.blit(_patch_surface(patch, scale, side), at)
 
 
-def _draw_lines(surface: pygame.Surface, view: View, left: int) -> None:
-    lines = list(view.lines)
-    if view.look is not None and view.look.zoom is not None:
-        lines.append(f"zoom {view.look.zoom}")
-    if view.truth is not None:
-        lines.append(f"label {view.names[view.truth]}")
+def _whole_side(largest: int, size: int) -> int:
+    """The side of a patch of g = size pixels enlarged by a whole factor, or the largest side where the patch is larger."""
+    return largest // size * size or largest
+
+
+def _patch_surface(patch: NDArray[np.float32], scale: int, side: int) -> pygame.Surface:
+    """A patch ([C,] g, g) enlarged to a side in pixels, with a border in its colour around it."""
+    pygame = import_pygame()
+    surface = pygame.Surface((side + 2 * _PATCH_BORDER,) * 2)
+    surface.fill(_colour_of(scale))
+    surface.blit(_to_surface(_to_rgb(patch), (side, side)), (_PATCH_BORDER, _PATCH_BORDER))
+    return surface
+
+
+def _draw_lines(surface: pygame.Surface, frame: Frame, left: int) -> None:
+    lines = list(frame.lines)
+    if frame.look is not None and frame.look.zoom is not None:
+        lines.append(f"zoom {frame.look.zoom}")
+    if frame.truth is not None:
+        lines.append(f"label {frame.names[frame.truth]}")
     for i, line in enumerate(lines):
         _write(surface, line, (left + 12, _BORDER + i * _LINE))
 
 
-def _draw_bars(surface: pygame.Surface, view: View, left: int) -> None:
-    """A bar for each score: what was chosen in colour, what is right with its name in colour."""
+def _draw_bars(surface: pygame.Surface, frame: Frame, left: int) -> None:
+    """A bar for each score: the choice's bar is coloured, and the name of the right one."""
     pygame = import_pygame()
-    rows = _rows(view)
+    rows = _rows(frame)
     top = _BORDER + _NUM_LINES * _LINE
     height = min((SIDE - _BORDER - top) // max(len(rows), 1), 28)
-    begin = left + 20 + max((len(view.names[row]) for row in rows), default=0) * 9
+    begin = left + 20 + max((len(frame.names[row]) for row in rows), default=0) * 9
     length = left + _PANEL - 16 - begin
     for i, row in enumerate(rows):
         at = top + i * height
-        right, chosen = row == view.truth, row == view.choice
-        _write(surface, view.names[row], (left + 12, at + height // 2), _RIGHT if right else _TEXT, min(height + 4, 24))
-        colour = _NEUTRAL if not chosen or view.truth is None else _RIGHT if right else _WRONG
+        right, chosen = row == frame.truth, row == frame.choice
+        _write(surface, frame.names[row], (left + 12, at + height // 2), _RIGHT if right else _TEXT, min(height + 4, 24))
+        colour = _NEUTRAL if not chosen or frame.truth is None else _RIGHT if right else _WRONG
         pygame.draw.rect(surface, _FAINT, (begin, at + 2, length, height - 4))
-        pygame.draw.rect(surface, colour, (begin, at + 2, round(length * float(view.scores[row])), height - 4))
+        pygame.draw.rect(surface, colour, (begin, at + 2, round(length * float(frame.scores[row])), height - 4))
 
 
-def _rows(view: View) -> list[int]:
-    """What has a bar: all, or the best few of many, with what is right and what was chosen among them."""
-    number = len(view.names)
+def _rows(frame: Frame) -> list[int]:
+    """The choices that have a bar: all, or of many the chosen one, the right one and the best few."""
+    number = len(frame.names)
     if number <= _MAX_BARS:
         return list(range(number))
-    wanted = [row for row in (view.choice, view.truth) if row is not None]
-    best = [int(row) for row in np.argsort(-view.scores, kind="stable") if view.scores[row] > 0]
+    wanted = [row for row in (frame.choice, frame.truth) if row is not None]
+    best = [int(row) for row in np.argsort(-frame.scores, kind="stable") if frame.scores[row] > 0]
     return list(dict.fromkeys(wanted + best))[:_MAX_BARS]

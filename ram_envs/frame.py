@@ -1,4 +1,4 @@
-"""A plain description of what there is to draw of one environment; `ram_envs.rendering` draws it."""
+"""What there is to draw of one environment, as plain data; `ram_envs.drawing` draws it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Look:
     corners: NDArray[np.int64]  # (k, 2), column and row of each patch's top-left pixel, maybe outside the scene
     widths: NDArray[np.int64]  # (k,), of the patches in pixels of the scene
     glimpse: NDArray[np.float32]  # (k, [C,] g, g), in [0, 1], the narrowest patch first
-    zoom: int | None  # None where there is only one.
+    zoom: int | None  # None where there is only one zoom.
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,14 +30,14 @@ class Frame:
     scene: NDArray[np.float32]  # ([C,] H, W), in [0, 1]
     look: Look | None  # None: the scene is seen whole.
     lines: tuple[str, ...]  # Captions.
-    names: tuple[str, ...]  # Of what can be chosen: the classes or the moves.
-    scores: NDArray[np.float32]  # (K,), of those, in [0, 1]; zeros before the first action
-    choice: int | None = None  # What the last action chose.
-    truth: int | None = None  # What would be right, where there is such a thing.
+    names: tuple[str, ...]  # K, of the classes or the moves.
+    scores: NDArray[np.float32]  # (K,), of the classes or the moves, in [0, 1]; zeros before the first action
+    choice: int | None = None  # Of the last action: a class or a move.
+    truth: int | None = None  # The right choice, None where there is no such thing.
 
 
 def look_of(gaze: Gaze, scenes: NDArray, env: int) -> Look:
-    """What environment `env` sees of its scene; scenes (N, [C,] H, W) have the retina's margin."""
+    """The look of environment `env` at its scene; scenes (N, [C,] H, W) have the retina's margin."""
     this = slice(env, env + 1)
     corners, widths = gaze.retina.corners(gaze.locations[this], gaze.zooms[this])
     glimpse = gaze.retina.look(scenes[this], gaze.locations[this], gaze.zooms[this])
@@ -46,7 +46,7 @@ def look_of(gaze: Gaze, scenes: NDArray, env: int) -> Look:
 
 
 def through_retina(frame: Frame) -> NDArray[np.float32]:
-    """What is seen of the scene ([C,] H, W) where it is seen: each patch at its place, the finer ones on top, the rest black."""
+    """The part of the scene ([C,] H, W) inside the retina: each patch at its place, the finer ones on top, the rest black."""
     if frame.look is None:
         return frame.scene
     margin = int(frame.look.widths[-1])
@@ -66,15 +66,14 @@ def in_unit_range(scene: NDArray) -> NDArray[np.float32]:
 def scores_of(codec: ActionCodec, action: Any) -> tuple[NDArray[np.float32], dict[str, int]]:
     """The scores (K,) in [0, 1] that one action gives the first of its choices, and all that it chooses.
 
-    Only the format "box" has scores, taken from [-1, 1]; elsewhere what is chosen has 1 and the rest 0. Before the first action
-    (None) all are 0 and nothing is chosen.
+    Only an array of location and scores has such scores, taken from [-1, 1]; otherwise the choice has 1 and the rest 0. Before
+    the first action (None) all are 0 and nothing is chosen.
     """
     size = next(iter(codec.choices.values()))
     if action is None:
         return one_hot(size, None), {}
-    _, values = codec.decode(action)
-    choices = {name: int(value[0]) for name, value in values.items()}
-    if codec.action_format == "box":
+    choices = {name: int(value[0]) for name, value in codec.decode(action)[1].items()}
+    if codec.action_format in ("dict", "box") and not isinstance(action, dict):
         scores = np.clip(np.asarray(action)[2 : 2 + size], -1, 1)
         return ((scores + 1) / 2).astype(np.float32), choices
     return one_hot(size, next(iter(choices.values()))), choices

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from ram_envs import ENVIRONMENTS
 from ram_envs.catch import Catch, GlimpseCatch
 from ram_envs.classification import GlimpseClassification
 from ram_envs.datasets import DataError, ImageSet, load_images
+from ram_envs.video import import_imageio, write_video
 
 HOLD_SECONDS = 1.5  # The last picture of an episode stays so long.
 _IMAGES = ({"index": 0}, {"index": 1}, {"index": 4})  # What to reset with; fewer games, because they are longer.
@@ -50,16 +50,13 @@ def make_pictures(env_id: str, folder: Path, dataset: Any = None) -> list[Path]:
         DataError: the images can't be had.
         gymnasium.error.DependencyNotInstalled: imageio or pygame is missing.
     """
-    imageio = _import_imageio()
     env = gym.make(env_id, render_mode="rgb_array", **picture_options(env_id, dataset))
-    episodes = [film(env, options) for options in (_BALLS if "Catch" in env_id else _IMAGES)]
+    openings = _BALLS if env.unwrapped.num_images is None else _IMAGES  # type: ignore[attr-defined]
+    episodes = [play(env, options) for options in openings]
     env.close()
-    milliseconds = 1000 / env.unwrapped.metadata["render_fps"]
-    durations = [[milliseconds] * (len(frames) - 1) + [1000 * HOLD_SECONDS] for frames in episodes]
-    folder.mkdir(parents=True, exist_ok=True)
     still, moving = folder / f"{env_id}.png", folder / f"{env_id}.gif"
-    imageio.imwrite(still, episodes[0][len(episodes[0]) * 2 // 3])
-    imageio.imwrite(moving, list(chain(*episodes)), duration=list(chain(*durations)), loop=0)
+    write_video(moving, episodes, env.unwrapped.metadata["render_fps"], HOLD_SECONDS)
+    import_imageio().imwrite(still, episodes[0][len(episodes[0]) * 2 // 3])
     return [still, moving]
 
 
@@ -71,7 +68,7 @@ def picture_options(env_id: str, dataset: Any = None) -> dict[str, Any]:
     """
     if ENVIRONMENTS[env_id]["task"] != "classification":
         return {}
-    options: dict[str, Any] = {"split": "test", "action_format": "box"}
+    options: dict[str, Any] = {"split": "test"}
     if env_id == "GlimpseClassification-v0":
         return {**options, "dataset": two_digits(load_images(dataset or "mnist", "test")), "num_scales": 2}
     return options if dataset is None else {**options, "dataset": dataset}
@@ -87,7 +84,7 @@ def two_digits(digits: ImageSet, number: int = 10) -> ImageSet:
     return ImageSet("two digits", images, 10 * digits.labels[first] + digits.labels[first + 1], 100)
 
 
-def film(env: gym.Env, reset_options: dict[str, Any]) -> list[NDArray[np.uint8]]:
+def play(env: gym.Env, reset_options: dict[str, Any]) -> list[NDArray[np.uint8]]:
     """The pictures (H, W, 3) of one episode, the first before any action."""
     task: Any = env.unwrapped.task  # type: ignore[attr-defined]
     env.reset(seed=0, options=reset_options)
@@ -99,17 +96,17 @@ def film(env: gym.Env, reset_options: dict[str, Any]) -> list[NDArray[np.uint8]]
 
 
 def read(task: GlimpseClassification) -> Iterator[NDArray[np.float32]]:
-    """Actions of the format "box": look where most is left to see, and say the true class with the last."""
+    """Actions (2 + K,), location and scores: look where most is left to see, and say the true class with the last."""
     unseen, size = _ink(task), task.gaze.retina.glimpse_size
     while not task.terminated[0]:
         left, top = task.gaze.retina.corners(task.gaze.locations)[0][0, 0]
         unseen[max(top, 0) : max(top + size, 0), max(left, 0) : max(left + size, 0)] *= _FORGETTING
         column, row = _best_place(unseen, _hat(size))
-        location = 2 * (np.array([[column, row]]) + size / 2) / unseen.shape[::-1] - 1
-        action = task.codec.encode(location, **{"class": task.labels})[0]
-        if task.steps[0] < task.num_glimpses - 1:
-            action[2:] = np.where(action[2:] > 0, -0.999, -1)  # No class has a bar to be seen before it counts.
-        yield action
+        location = 2 * (np.array([column, row]) + size / 2) / unseen.shape[::-1] - 1
+        scores = np.full(task.choices["class"], -1.0)
+        # Before the last action the class does not count: its bar is invisible.
+        scores[task.labels[0]] = 1 if task.steps[0] == task.num_glimpses - 1 else -0.999
+        yield np.concatenate([location, scores]).astype(np.float32)
 
 
 def follow_ball(task: Catch) -> Iterator[Any]:
@@ -117,18 +114,18 @@ def follow_ball(task: Catch) -> Iterator[Any]:
     while not task.terminated[0]:
         column, row = task.ball[0] + (task.speed[0], 1)
         column = task.size - 1 - abs(task.size - 1 - abs(column))  # It bounces off the sides.
-        move = np.array([1 + np.sign(column - task.paddle[0])])
+        move = 1 + np.sign(column - task.paddle[0])
         if isinstance(task, GlimpseCatch):
             # A hair beside the pixel's middle: there it would be up to rounding where the patches begin.
-            location = 2 * (np.array([[column, row]]) + 0.51) / task.size - 1
-            yield {name: values[0] for name, values in task.codec.encode(location, move=move).items()}
+            location = 2 * (np.array([column, row]) + 0.51) / task.size - 1
+            yield {"location": location.astype(np.float32), "move": move}
         else:
-            yield move[0]
+            yield move
 
 
 def _ink(task: GlimpseClassification) -> NDArray[np.float32]:
     """What there is to see (H, W): what differs from the background where an image may be, elsewhere 0."""
-    scene = task.view(0).scene
+    scene = task.frame(0).scene
     contrast = np.abs(scene - np.median(scene, axis=(-2, -1), keepdims=True)).reshape(-1, *scene.shape[-2:]).mean(axis=0)
     height, width = task.images.images.shape[-2:]
     left, top = _best_place(contrast, np.ones((height, width), np.float32))
@@ -148,14 +145,6 @@ def _hat(size: int) -> NDArray[np.float32]:
     """Weights (size, size) that are highest in the middle."""
     slope = 1 - np.abs(np.linspace(-1, 1, size + 2, dtype=np.float32)[1:-1])
     return np.outer(slope, slope)
-
-
-def _import_imageio() -> Any:
-    try:
-        import imageio.v3 as imageio
-    except ImportError as error:
-        raise gym.error.DependencyNotInstalled('imageio is not installed, run `pip install "ram-envs[train]"`') from error
-    return imageio
 
 
 def main(arguments: list[str] | None = None) -> None:

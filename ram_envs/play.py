@@ -22,13 +22,12 @@ from numpy.typing import NDArray
 
 from ram_envs.catch import Catch
 from ram_envs.classification import GlimpseClassification
+from ram_envs.cli import parse_pairs
 from ram_envs.datasets import DataError
 from ram_envs.drawing import Place, draw, import_pygame
 from ram_envs.env import GlimpseEnv
-from ram_envs.pairs import parse_pairs
-from ram_envs.rendering import Renderer
-from ram_envs.view import through_retina
-from ram_envs.window import Window
+from ram_envs.frame import through_retina
+from ram_envs.rendering import Renderer, Window
 
 if TYPE_CHECKING:
     import pygame
@@ -60,7 +59,7 @@ class Game:
         self.is_ended = self.is_over = False
         self.zoom = 0
         self._renderer = Renderer(env.task, "rgb_array")
-        self._place = Place.of(self.task.view(0).scene.shape)
+        self._place = Place.of(env.scene_shape)
         self.restart(seed)
 
     def restart(self, seed: int | None = None) -> None:
@@ -97,12 +96,12 @@ class Game:
 
     def picture(self) -> NDArray[np.uint8]:
         """What the person may see now; when an episode is over, everything."""
-        view = self._renderer.view(0)
+        frame = self._renderer.frame(0)
         if self.full or self.is_over:
-            return draw(view, self._renderer.path(0), self.note())
-        if view.look is not None:
-            view = replace(view, look=replace(view.look, glimpse=view.look.glimpse**self.gamma))
-        return draw(replace(view, scene=through_retina(view), truth=None), note=self.note())
+            return draw(frame, self._renderer.path(0), self.note())
+        if frame.look is not None:
+            frame = replace(frame, look=replace(frame.look, glimpse=frame.look.glimpse**self.gamma))
+        return draw(replace(frame, scene=through_retina(frame), truth=None), note=self.note())
 
     def step(self, location: NDArray | None, **choices: int) -> None:
         """Look at a location (None: the same again) and send what was chosen, if anything."""
@@ -119,8 +118,7 @@ class Game:
         self.won += info.get("is_success", False)
 
     def _change_zoom(self, by: int) -> None:
-        num_zooms = self.task.gaze.retina.num_zooms if hasattr(self.task, "gaze") else 1
-        self.zoom = min(max(self.zoom + by, 0), num_zooms - 1)
+        self.zoom = min(max(self.zoom + by, 0), self.env.choices.get("zoom", 1) - 1)
 
 
 class CatchGame(Game):
@@ -180,7 +178,7 @@ class ClassificationGame(Game):
             self._say()
         elif event.type == pygame.KEYDOWN and event.unicode.isdecimal():
             self._typed += event.unicode
-            if self.task.images.num_classes <= 10:
+            if self.env.choices["class"] <= 10:
                 self._say()
 
     def advance(self) -> None:
@@ -210,7 +208,7 @@ class ClassificationGame(Game):
         return int(self.task.num_glimpses - 1 - self.task.steps[0])
 
     def _say(self) -> None:
-        if self._typed and int(self._typed) < self.task.images.num_classes:
+        if self._typed and int(self._typed) < self.env.choices["class"]:
             self._answer = int(self._typed)
         self._typed = ""
 

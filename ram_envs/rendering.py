@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import copy
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from ram_envs.drawing import draw
+from ram_envs.drawing import draw, import_pygame
+from ram_envs.frame import Frame
 from ram_envs.task import Task
-from ram_envs.view import View
-from ram_envs.window import Window
+
+if TYPE_CHECKING:
+    import pygame
 
 RENDER_MODES = ("human", "rgb_array")
 MAX_SHOWN = 16  # Environments in one window.
 
+_INPUT = ("KEYDOWN", "KEYUP", "MOUSEBUTTONDOWN", "MOUSEBUTTONUP", "MOUSEWHEEL", "USEREVENT")
+_open_windows: set[Window] = set()  # Of this process: they share one queue of events.
+
 
 class Renderer:
-    """Draws N environments, and keeps what drawing needs and the task does without: paths and last actions.
+    """Draws N environments, and keeps what only drawing needs: paths and last actions.
 
     Args:
         task: of the environments.
@@ -48,12 +53,12 @@ class Renderer:
                 self._paths[env].append(self._location(env))
         self.begin(began)
 
-    def view(self, env: int) -> View:
+    def frame(self, env: int) -> Frame:
         """What there is to draw of an environment."""
-        return self.task.view(env, self._actions[env])
+        return self.task.frame(env, self._actions[env])
 
     def path(self, env: int) -> NDArray:
-        """Where it looked in this episode: (m, 2)."""
+        """The locations (m, 2) of this episode's glimpses."""
         return np.array(self._paths[env])
 
     def render(self) -> tuple[NDArray[np.uint8], ...] | None:
@@ -75,7 +80,7 @@ class Renderer:
             self._window.close()
 
     def _draw(self) -> tuple[NDArray[np.uint8], ...]:
-        return tuple(draw(self.view(env), self.path(env)) for env in range(self._num_drawn))
+        return tuple(draw(self.frame(env), self.path(env)) for env in range(self._num_drawn))
 
     def _show(self) -> None:
         if self._window is not None and not self._window.is_closed:
@@ -84,6 +89,106 @@ class Renderer:
     def _location(self, env: int) -> NDArray:
         gaze = getattr(self.task, "gaze", None)
         return np.zeros(2) if gaze is None else gaze.locations[env].copy()
+
+
+class Window:
+    """A window of its own for each environment, opened when the first picture comes.
+
+    Args:
+        title: what is written above it.
+        fps: how many pictures `show` shows a second at the most.
+
+    Attributes:
+        is_closed: whether the person has closed it; it stays closed then.
+    """
+
+    def __init__(self, title: str, fps: float) -> None:
+        self.title, self.fps = title, fps
+        self.is_closed = False
+        self._window: pygame.Window | None = None
+        self._clock: pygame.time.Clock | None = None
+
+    def show(self, picture: NDArray) -> None:
+        """Answer what the person did, show a picture (H, W, 3) of uint8, and wait until it is time for the next."""
+        pygame = import_pygame()
+        if self._window is not None and pygame.display.get_init():
+            # Keys and mouse are left to the program, as in Gymnasium's own environments. Asking for WINDOWCLOSE by name finds
+            # nothing: in SDL's queue it has another type (pygame-ce 2.5).
+            _answer(pygame.event.get(exclude=[getattr(pygame, name) for name in _INPUT]))
+        if self.is_closed:
+            return
+        self.draw(picture)
+        if self._clock is None:
+            self._clock = pygame.time.Clock()
+        self._clock.tick(self.fps)
+
+    def draw(self, picture: NDArray) -> None:
+        """Show a picture at once, as large as the window is."""
+        pygame = import_pygame()
+        surface = self._surface(picture)
+        shown = pygame.surfarray.make_surface(picture.swapaxes(0, 1))
+        place = _fit(shown.get_size(), surface.get_size())
+        surface.fill("black")
+        if place.size != shown.get_size():
+            shown = pygame.transform.smoothscale(shown, place.size)
+        surface.blit(shown, place)
+        assert self._window is not None
+        self._window.flip()
+
+    def to_picture(self, point: tuple[float, float], picture: NDArray) -> tuple[float, float]:
+        """The point of the picture that the window shows at a point of its own."""
+        if self._window is None:
+            return point
+        height, width = picture.shape[:2]
+        place = _fit((width, height), self._window.size)
+        return (point[0] - place.x) * width / place.width, (point[1] - place.y) * height / place.height
+
+    def close(self) -> None:
+        """Close the window, and pygame's display with the last one."""
+        if self._window is None:
+            return
+        pygame = import_pygame()
+        self._window.destroy()
+        self._window = self._clock = None
+        _open_windows.discard(self)
+        if not _open_windows and pygame.display.get_init() and pygame.display.get_surface() is None:
+            pygame.display.quit()
+
+    def _surface(self, picture: NDArray) -> pygame.Surface:
+        pygame = import_pygame()
+        if self._window is not None:
+            try:
+                return self._window.get_surface()
+            except pygame.error:  # Another part of the program has called `pygame.quit`.
+                self._window = None
+        if not hasattr(pygame, "Window"):
+            raise gym.error.DependencyNotInstalled('the window needs pygame-ce, run `pip install "ram-envs[render]"`')
+        pygame.display.init()
+        height, width = picture.shape[:2]
+        room = [0.9 * side for side in pygame.display.get_desktop_sizes()[0]]
+        scale = min(1.0, room[0] / width, room[1] / height)
+        self._window = pygame.Window(self.title, (round(width * scale), round(height * scale)), resizable=True)
+        _open_windows.add(self)
+        return self._window.get_surface()
+
+
+def _answer(events: list[pygame.event.Event]) -> None:
+    """Close what these events ask to close: one of the windows, or all that this module has opened."""
+    pygame = import_pygame()
+    for event in events:
+        for window in list(_open_windows):
+            if event.type == pygame.QUIT or (event.type == pygame.WINDOWCLOSE and event.window is window._window):
+                window.is_closed = True
+                window.close()
+
+
+def _fit(size: tuple[int, int], room: tuple[int, int]) -> pygame.Rect:
+    """The largest rectangle of a shape in the middle of a room."""
+    pygame = import_pygame()
+    scale = min(room[0] / size[0], room[1] / size[1])
+    place = pygame.Rect(0, 0, max(round(size[0] * scale), 1), max(round(size[1] * scale), 1))
+    place.center = room[0] // 2, room[1] // 2
+    return place
 
 
 def _take(action: Any, env: int | None) -> Any:

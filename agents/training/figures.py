@@ -1,0 +1,190 @@
+"""Pictures of an agent at work, drawn by `ram_envs`, and its learning curve."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.vec_env.stacked_observations import StackedObservations
+
+import ram_envs
+from ram_envs.drawing import draw_patches, draw_scene
+
+_TICKS = (0.2, 0.3, 0.5, 0.7, 1, 1.5, 2, 3, 5, 7, 10, 15, 20, 30, 50, 100)  # Of an error in %, on a logarithmic scale.
+_DPI = 110
+_SCENE, _PATCH, _COLUMN = (
+    150,
+    118,
+    216,
+)  # In the picture of glimpses: pixels of the scene at least, of a patch and of all at most.
+_GAP, _HEAD, _LABEL = 8, 30, 34
+
+
+def play(
+    model: BaseAlgorithm,
+    env: gym.Env,
+    *,
+    seed: int | None = None,
+    options: dict[str, Any] | None = None,
+    deterministic: bool = True,
+    frame_stack: int = 1,
+) -> Iterator[Any]:
+    """Play one episode in a single environment: yields None when it has begun, then each action after its step.
+
+    Args:
+        model: chooses the actions.
+        env: is reset with `seed` and `options`.
+        deterministic: as for the model's `predict`.
+        frame_stack: how many observations the model sees at once, as in `make_vec_env`.
+    """
+    stack = StackedObservations(1, frame_stack, env.observation_space)  # type: ignore[arg-type]
+    obs: Any = stack.reset(_batch(env.reset(seed=seed, options=options)[0]))
+    yield None
+    state, start, over = None, np.ones(1, np.bool_), False
+    while not over:
+        actions, state = model.predict(obs, state, episode_start=start, deterministic=deterministic)
+        seen, _, terminated, truncated, _ = env.step(actions[0])
+        obs = stack.update(_batch(seen), np.zeros(1, np.bool_), [{}])[0]
+        start, over = np.zeros(1, np.bool_), terminated or truncated
+        yield actions[0]
+
+
+def record(
+    model: BaseAlgorithm,
+    env_id: str,
+    path: Path,
+    *,
+    num_episodes: int = 6,
+    seed: int = 0,
+    deterministic: bool = True,
+    frame_stack: int = 1,
+    hold: float = 1.0,
+    **env_kwargs: Any,
+) -> int:
+    """Record some episodes as a .gif or .mp4, with the environment's own `render_fps`.
+
+    `frame_stack` and `env_kwargs` are those of the model's `make_vec_env`, `hold` is that of `ram_envs.write_video`.
+
+    Returns:
+        the number of pictures, one before each action and one at the end of each episode.
+
+    Raises:
+        ValueError: the path has another ending.
+    """
+    env = gym.make(env_id, render_mode="rgb_array", **env_kwargs)
+    seeds = [seed] + [None] * (num_episodes - 1)
+    episodes = (
+        [env.render() for _ in play(model, env, seed=one, deterministic=deterministic, frame_stack=frame_stack)] for one in seeds
+    )
+    number = ram_envs.write_video(path, episodes, env.unwrapped.metadata["render_fps"], hold)
+    env.close()
+    return number
+
+
+def watch(
+    model: BaseAlgorithm,
+    env_id: str,
+    env_kwargs: dict[str, Any],
+    split: str = "test",
+    num_images: int = 8,
+    frame_stack: int = 1,
+) -> list[list[ram_envs.Frame]]:
+    """Run the model on the first images of a split, with greedy locations and choices.
+
+    Returns:
+        the frames of each episode: one before each action, and one at the end that holds the answer.
+
+    Raises:
+        ValueError: the data set has no such split.
+    """
+    evaluation = gym.make(env_id, **env_kwargs).unwrapped.evaluation(split)  # type: ignore[attr-defined]
+    env = gym.make(env_id, **{**env_kwargs, **evaluation.env_kwargs})
+    face: Any = env.unwrapped
+    return [
+        [face.frame(action=action) for action in play(model, env, seed=index, options={"index": index}, frame_stack=frame_stack)]
+        for index in range(min(num_images, face.num_images))
+    ]
+
+
+def plot_glimpses(episodes: Sequence[Sequence[ram_envs.Frame]], path: Path) -> None:
+    """Draw each episode's image and path, and beside it the patches of each glimpse in order (as in Figure 3 of the paper).
+
+    Args:
+        episodes: the frames of each, as `watch` returns them. The last frame's look is left out: it comes after the last action.
+        path: of the picture.
+    """
+    looks = [[frame.look for frame in frames[:-1] if frame.look is not None] for frames in episodes]
+    num_scales, num_glimpses = len(looks[0][0].glimpse), max(map(len, looks))
+    size = min(_PATCH, _COLUMN // num_scales)
+    side = max(_SCENE, num_scales * (size + _GAP) - _GAP)
+    picture = np.concatenate(
+        [_draw_row(frames[0], own, num_glimpses, size, side) for frames, own in zip(episodes, looks, strict=True)]
+    )
+    height, width = picture.shape[:2]
+    all_height, all_width = _HEAD + height, _LABEL + width
+    figure = Figure(figsize=(all_width / _DPI, all_height / _DPI), dpi=_DPI)
+    axis = figure.add_axes((_LABEL / all_width, 0, width / all_width, height / all_height))
+    axis.imshow(picture, interpolation="nearest", aspect="auto")
+    axis.spines[:].set_visible(False)
+    axis.tick_params(length=0, top=True, labeltop=True, labelbottom=False, pad=6)
+    places = [side / 2, *(side + _GAP + size / 2 + t * (size + _GAP) for t in range(num_glimpses))]
+    axis.set_xticks(places, ["image and path", "glimpse 1", *map(str, range(2, num_glimpses + 1))], fontsize=8)
+    answers = [(frames[-1].names[frames[-1].truth], frames[-1].names[frames[-1].choice]) for frames in episodes]
+    axis.set_yticks(
+        [side / 2 + n * (side + _GAP) for n in range(len(episodes))], [f"{label}: said {answer}" for label, answer in answers]
+    )
+    for text, (label, answer) in zip(axis.get_yticklabels(), answers, strict=True):
+        text.set(rotation=90, verticalalignment="center", color="black" if label == answer else "crimson")
+    _save(figure, path)
+
+
+def plot_learning_curve(episodes: NDArray, cpu_seconds: NDArray, error: NDArray, path: Path, title: str) -> None:
+    """Draw the error (E,) in % of each evaluation against the episodes (E,) and the CPU seconds (E,) of training before it."""
+    figure = Figure(figsize=(8, 3.4), layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True)
+    for axis, values, name in ((left, episodes, "training episodes"), (right, cpu_seconds, "CPU seconds")):
+        axis.plot(values, error, marker=".")
+        axis.set_xlabel(name)
+        axis.grid(True, which="both", alpha=0.3)
+        if error.min() > 0:
+            axis.set_yscale("log")
+            axis.set_yticks([tick for tick in _TICKS if error.min() / 1.2 <= tick <= error.max() * 1.2])
+            axis.yaxis.set_major_formatter("{x:g}")
+            axis.yaxis.set_minor_formatter(matplotlib.ticker.NullFormatter())
+    left.set_ylabel("validation error, %")
+    best = int(np.argmin(error))
+    left.annotate(f"{error[best]:.2f}", (episodes[best], error[best]), xytext=(0, 6), textcoords="offset points")
+    figure.suptitle(title)
+    _save(figure, path)
+
+
+def _batch(obs: Any) -> Any:
+    """A batch of one."""
+    return {name: part[None] for name, part in obs.items()} if isinstance(obs, dict) else obs[None]
+
+
+def _draw_row(
+    frame: ram_envs.Frame, looks: Sequence[ram_envs.Look], num_glimpses: int, size: int, side: int
+) -> NDArray[np.uint8]:
+    """A scene, side x side pixels, and right of it for each look a column of patches, at most size x size pixels each."""
+    row = np.full((side + _GAP, side + num_glimpses * (size + _GAP) + _GAP, 3), 255, np.uint8)
+    row[:side, :side] = draw_scene(frame, looks, side)
+    for t, look in enumerate(looks):
+        patches = draw_patches(look.glimpse, size)
+        left = side + _GAP + t * (size + _GAP)
+        for scale, patch in enumerate(patches):
+            top = (side - len(patches) * (size + _GAP) + _GAP) // 2 + scale * (size + _GAP)
+            row[top : top + len(patch), left : left + len(patch)] = patch
+    return row
+
+
+def _save(figure: Figure, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=_DPI)
