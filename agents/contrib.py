@@ -10,8 +10,9 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor, nn
 
-from .cores import CORES, State, find_class
+from .cores import State, find_class
 from .extractor import default_extractor
+from .policy import CORES
 
 try:
     from sb3_contrib.common.recurrent.policies import RecurrentActorCriticPolicy

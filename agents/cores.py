@@ -1,4 +1,4 @@
-"""The core f_h of the model, which carries what was seen from step to step (Mnih et al. 2014, sections 3.1 and 4)."""
+"""What carries the state from step to step: the interface of cores, and those beside the paper's `policy.ReLUCore`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ State = Sequence[Tensor]  # What is carried from step to step, each (N, ...).
 
 
 RELU_GAIN = 2**0.5  # Of the weights before rectified units.
-RECURRENT_START = 0.5
 
 
 class Core(Protocol):
@@ -29,26 +28,6 @@ class Core(Protocol):
     def __call__(self, inputs: Tensor, state: State) -> tuple[Tensor, State]:
         """One step: inputs (N, F) and the state before it to h_t (N, H) and the state after it."""
         ...
-
-
-class ReLUCore(nn.Module):
-    """f_h for classification: h_t = Rect(Linear(h_{t-1}) + Linear(g_t))."""
-
-    num_states = 1
-
-    def __init__(self, input_size: int, hidden_size: int) -> None:
-        super().__init__()
-        # One matrix for both: Linear(h) + Linear(g) = Linear([h, g]).
-        self.both = nn.Linear(hidden_size + input_size, hidden_size)
-        init_linear(self.both, 1.0)
-        with torch.no_grad():
-            # A recurrent start that forgets slowly and mixes nothing (Le, Jaitly and Hinton 2015, at half their scale).
-            self.both.weight[:, :hidden_size] = RECURRENT_START * torch.eye(hidden_size)
-            nn.init.orthogonal_(self.both.weight[:, hidden_size:])
-
-    def forward(self, inputs: Tensor, state: State) -> tuple[Tensor, State]:
-        hidden = self.both(torch.cat([state[0], inputs], dim=1)).relu()  # (N, H)
-        return hidden, (hidden,)
 
 
 class LSTMCore(nn.Module):
@@ -114,7 +93,7 @@ class NoCore(nn.Module):
         return inputs, ()
 
 
-CORES: dict[str, type[nn.Module]] = {"relu": ReLUCore, "lstm": LSTMCore, "gru": GRUCore, "none": NoCore}
+OTHER_CORES: dict[str, type[nn.Module]] = {"lstm": LSTMCore, "gru": GRUCore, "none": NoCore}
 
 
 def find_class(name: str, given: str | type, known: dict[str, Any]) -> Any:

@@ -16,11 +16,12 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
 from torch import Tensor, nn
 
-from .cores import CORES, State, find_class, init_linear
+from .cores import State, find_class, init_linear
 from .extractor import default_extractor
 from .losses import baseline_loss
 from .on_policy import Batch, EpisodeAlgorithm, OnPolicyHyperparams, Rollout
 from .optimizers import default_optimizer_kwargs
+from .policy import CORES
 from .recurrent import CorePolicy, Observations
 
 ACTION_GAIN = 0.01  # As in SB3: the first actions are nearly alike everywhere.
@@ -99,10 +100,16 @@ class RecurrentPolicy(CorePolicy):
         """Both heads' outputs for h_t (..., H)."""
         return RecurrentOutputs(self.action_head(hidden), self.value_head(hidden).squeeze(-1), state)
 
-    def act(self, output: RecurrentOutputs, deterministic: bool = False) -> tuple[Tensor, ...]:
-        """Actions (N, ...), not clipped: samples, or with `deterministic` the most likely ones."""
+    def act(
+        self, output: RecurrentOutputs, deterministic: bool = False, greedy_choice: bool = False
+    ) -> tuple[tuple[Tensor, ...], NDArray]:
+        """Actions (N, ...), samples, or with `deterministic` the most likely ones; and, in a Box, clipped to its bounds."""
         with torch.no_grad():
-            return (self._distribution(output.params).get_actions(deterministic),)
+            actions = self._distribution(output.params).get_actions(deterministic)
+        sent = actions.cpu().numpy()
+        if isinstance(self.action_space, spaces.Box):
+            sent = sent.clip(self.action_space.low, self.action_space.high)
+        return (actions,), sent
 
     def log_probs(self, outputs: RecurrentOutputs, actions: tuple[Tensor, ...]) -> Tensor:
         """Log-probabilities (T, N, 1) of actions (T, N, ...)."""
@@ -113,13 +120,6 @@ class RecurrentPolicy(CorePolicy):
     def entropy(self, outputs: RecurrentOutputs) -> Tensor:
         """The mean entropy of the actions in nats."""
         return self._distribution(outputs.params.flatten(0, 1)).entropy().mean()
-
-    def to_env(self, *actions: Tensor) -> NDArray:
-        """The actions (N, ...), in a Box clipped to its bounds."""
-        sent = actions[0].cpu().numpy()
-        if isinstance(self.action_space, spaces.Box):
-            return sent.clip(self.action_space.low, self.action_space.high)
-        return sent
 
     def _distribution(self, params: Tensor) -> Any:
         if self.log_std is None:

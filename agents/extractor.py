@@ -7,7 +7,8 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, Combine
 from torch import Tensor
 
 from .cores import find_class
-from .glimpse_networks import GLIMPSE_NETWORKS, GlimpseInput
+from .glimpse_networks import GlimpseInput
+from .policy import GLIMPSE_NETWORKS
 
 
 class GlimpseExtractor(BaseFeaturesExtractor):
@@ -20,7 +21,7 @@ class GlimpseExtractor(BaseFeaturesExtractor):
         features_dim: units of g_t.
         hidden_size: units of h_g and h_l each.
         glimpse_mean, glimpse_std: see `GlimpseInput`.
-        glimpse_network: "paper", one of `glimpse_networks.GLIMPSE_NETWORKS`, or a class of your own with their arguments.
+        glimpse_network: "paper", one of `policy.GLIMPSE_NETWORKS`, or a class of your own with their arguments.
 
     Raises:
         ValueError: an argument is out of range, or the observations hold no glimpse; the message names it.

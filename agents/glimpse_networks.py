@@ -1,7 +1,7 @@
-"""The glimpse network f_g: what was seen and where, as one vector g_t (Mnih et al. 2014, section 3.1).
+"""What glimpse networks are given, and those beside the paper's own, whose arguments (`policy.GlimpseNetwork`) all take.
 
-Beside the paper's own stand one that sees shapes wherever in a patch they lie, and those that see a whole scene at one glimpse:
-what the paper compares its model with (section 4.1), and a modern one. All take the arguments of `GlimpseNetwork`.
+One sees shapes wherever in a patch they lie. The others see a whole scene at one glimpse and leave out where it was taken: what
+the paper compares its model with (section 4.1), and a modern one.
 """
 
 from __future__ import annotations
@@ -48,45 +48,16 @@ class GlimpseInput(nn.Module):
         self.names = [name for name in ("location", "zoom") if name in space.spaces]
         self.where_size = sum(spaces.flatdim(space[name]) for name in self.names)
         self.is_plain = (glimpse_mean, glimpse_std) == (0, 1)
-        self._mean: Tensor
-        self._std: Tensor
-        self.register_buffer("_mean", _per_scale("glimpse_mean", glimpse_mean, shape), persistent=False)
-        self.register_buffer("_std", _per_scale("glimpse_std", glimpse_std, shape), persistent=False)
+        self.mean: Tensor
+        self.std: Tensor
+        self.register_buffer("mean", _per_scale("glimpse_mean", glimpse_mean, shape), persistent=False)
+        self.register_buffer("std", _per_scale("glimpse_std", glimpse_std, shape), persistent=False)
 
     def forward(self, obs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Glimpses (..., k, g, g) and where they were taken (..., W)."""
-        glimpse = obs["glimpse"] if self.is_plain else (obs["glimpse"] - self._mean) / self._std
+        glimpse = obs["glimpse"] if self.is_plain else (obs["glimpse"] - self.mean) / self.std
         where = [obs[name] for name in self.names]
         return glimpse, torch.cat(where, dim=-1) if len(where) > 1 else where[0]
-
-
-class GlimpseNetwork(nn.Module):
-    """f_g: what was seen and where, as one vector g_t.
-
-    h_g = Rect(Linear(rho)), h_l = Rect(Linear(l)), g = Rect(Linear(h_g) + Linear(h_l)).
-
-    Args:
-        glimpse_shape: (k, g, g), or (k, C, g, g).
-        where_size: the numbers that say where it was taken: 2 of the location, and those of the zoom.
-        hidden_size: units of h_g and h_l each.
-        output_size: units of g_t.
-    """
-
-    def __init__(
-        self, glimpse_shape: tuple[int, ...], where_size: int = 2, hidden_size: int = 128, output_size: int = 256
-    ) -> None:
-        super().__init__()
-        self.what = nn.Linear(math.prod(glimpse_shape), hidden_size)
-        self.where = nn.Linear(where_size, hidden_size)
-        # One matrix for both: Linear(h_g) + Linear(h_l) = Linear([h_g, h_l]).
-        self.both = nn.Linear(2 * hidden_size, output_size)
-        for layer in (self.what, self.where, self.both):
-            init_linear(layer, RELU_GAIN)
-
-    def forward(self, glimpse: Tensor, location: Tensor) -> Tensor:
-        what = self.what(glimpse.flatten(1))  # (N, k, g, g) -> (N, hidden)
-        where = self.where(location)  # (N, 2) -> (N, hidden)
-        return self.both(torch.cat([what, where], dim=1).relu()).relu()  # (N, output)
 
 
 class ConvGlimpseNetwork(nn.Module):
@@ -219,8 +190,7 @@ def _per_scale(name: str, given: float | list[float], glimpse_shape: tuple[int, 
     return values.reshape(-1, *(1,) * (len(glimpse_shape) - 1))
 
 
-GLIMPSE_NETWORKS: dict[str, type[nn.Module]] = {
-    "paper": GlimpseNetwork,
+OTHER_GLIMPSE_NETWORKS: dict[str, type[nn.Module]] = {
     "retina": ConvGlimpseNetwork,
     "fc": FullyConnected,
     "conv": Convolutional,

@@ -1,9 +1,8 @@
-"""Where to look next: attention over what is in sight, a learned path, and locations that stay in the scene."""
+"""Where to look next, beside the paper's linear network: attention over what is in sight, and a learned path."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 import torch
@@ -98,25 +97,3 @@ def first_path(num_steps: int, given: list[list[float]] | None) -> Tensor:
             raise ValueError(f"path_start must be at most {num_steps} places [x, y] in [-1, 1] (path_steps), got {given!r}")
         path[: len(places)] = torch.from_numpy(places)
     return path
-
-
-def hold_inside(locations: Tensor) -> Tensor:
-    """Locations (..., 2) clipped to [-1, 1]; beyond, only a gradient that leads back inside passes.
-
-    The environment clips what lies outside: noise around a mean out there changes nothing, and REINFORCE has no signal that could
-    bring it back.
-    """
-    return _HoldInside.apply(locations)
-
-
-class _HoldInside(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, locations: Tensor) -> Tensor:
-        ctx.save_for_backward(locations)
-        return locations.clamp(-1, 1)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        (locations,) = ctx.saved_tensors
-        # Descent moves against the gradient: it leads back where both have the same sign.
-        return grad * ((locations.abs() <= 1) | (grad * locations > 0))

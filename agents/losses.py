@@ -6,6 +6,7 @@ T is the number of steps of a rollout, N the number of environments.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,9 +16,31 @@ from torch import Tensor
 
 
 def location_log_prob(location: Tensor, mean: Tensor, std: float) -> Tensor:
-    """Log N(location | mean, std^2) over both components: (..., 2) -> (...)."""
-    squares = ((location - mean) / std).square().sum(-1)
+    """Log N(location | mean, std^2) over both components, the mean held inside the scene: (..., 2) -> (...)."""
+    squares = ((location - hold_inside(mean)) / std).square().sum(-1)
     return -0.5 * squares - 2 * math.log(std) - math.log(2 * math.pi)
+
+
+def hold_inside(locations: Tensor) -> Tensor:
+    """Locations (..., 2) clipped to [-1, 1]; beyond, only a gradient that leads back inside passes.
+
+    The environment clips what lies outside: noise around a mean out there changes nothing, and REINFORCE has no signal that could
+    bring it back.
+    """
+    return _HoldInside.apply(locations)
+
+
+class _HoldInside(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, locations: Tensor) -> Tensor:
+        ctx.save_for_backward(locations)
+        return locations.clamp(-1, 1)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        (locations,) = ctx.saved_tensors
+        # Descent moves against the gradient: it leads back where both have the same sign.
+        return grad * ((locations.abs() <= 1) | (grad * locations > 0))
 
 
 def choice_log_prob(choice: Tensor, logits: Tensor) -> Tensor:

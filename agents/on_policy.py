@@ -79,7 +79,7 @@ class OnPolicyHyperparams(Options):
         **dict.fromkeys(("n_steps", "n_epochs", "n_minibatches"), (1, 2**31)),
         "clip_range": (1e-6, 1 - 1e-6),
     }
-    above_zero: ClassVar = ("max_grad_norm",)
+    above_zero: ClassVar[tuple[str, ...]] = ("max_grad_norm",)
 
 
 @dataclass
@@ -93,7 +93,7 @@ class Rollout:
     actions: list[tuple[Tensor, ...]] = field(default_factory=list)  # T of (N, ...) for each part, as sampled: not clipped
     rewards: list[NDArray] = field(default_factory=list)  # T of (N,)
     dones: list[NDArray] = field(default_factory=list)  # T of (N,)
-    labels: list[NDArray] = field(default_factory=list)  # T of (N,), where they are learned from
+    infos: list[Any] = field(default_factory=list)  # T of N dicts
     last_values: NDArray | None = None  # (N,), the baseline after the last step
 
     def __len__(self) -> int:
@@ -127,7 +127,7 @@ class EpisodeAlgorithm(OnPolicyAlgorithm):
     With `n_epochs` and `n_minibatches` of 1 the graph that was built while acting is run backwards once. Else the rollout is
     stored and the network run again over all steps of some of the environments at a time: the gradient flows through all steps.
 
-    Subclasses say how they act while learning (`act`), what `info` they learn from (`labels_of`), and write `train`.
+    Subclasses write `train`.
 
     Args:
         policy: a `CorePolicy` or its name.
@@ -142,6 +142,7 @@ class EpisodeAlgorithm(OnPolicyAlgorithm):
     """
 
     hyperparams_class: ClassVar[type[OnPolicyHyperparams]] = OnPolicyHyperparams
+    greedy_choice = False  # Whether the class is the likeliest one while learning: it is not learned by trying.
     policy: CorePolicy  # type: ignore[assignment]
     n_epochs: int
     n_minibatches: int
@@ -185,14 +186,6 @@ class EpisodeAlgorithm(OnPolicyAlgorithm):
             _init_setup_model=_init_setup_model,
             **{name: checked[name] for name in of_sb3},
         )
-
-    def act(self, output: Any) -> tuple[Tensor, ...]:
-        """The parts of the actions (N, ...) while learning."""
-        return self.policy.act(output)
-
-    def labels_of(self, infos: Any) -> NDArray | None:
-        """The true classes (N,), where the loss needs them."""
-        return None
 
     def train(self) -> None:
         """Learn from the rollout: one gradient step for each minibatch of each epoch."""
@@ -252,8 +245,8 @@ class EpisodeAlgorithm(OnPolicyAlgorithm):
         while not (has_ended.all() if n_rollout_steps is None else len(rollout) == n_rollout_steps):
             obs: Any = obs_as_tensor(self._last_obs, self.device)  # type: ignore[arg-type]
             output = self._step(len(rollout), obs)
-            actions = self.act(output)
-            new_obs, rewards, dones, infos = env.step(self.policy.to_env(*actions))
+            actions, sent = self.policy.act(output, greedy_choice=self.greedy_choice)
+            new_obs, rewards, dones, infos = env.step(sent)
             self.num_timesteps += env.num_envs
             callback.update_locals(locals())
             if not callback.on_step():
@@ -272,8 +265,7 @@ class EpisodeAlgorithm(OnPolicyAlgorithm):
             rollout.actions.append(actions)
             rollout.rewards.append(rewards)
             rollout.dones.append(dones)
-            if (labels := self.labels_of(infos)) is not None:
-                rollout.labels.append(labels)
+            rollout.infos.append(infos)
             has_ended |= dones
             self._last_obs = new_obs  # type: ignore[assignment]
             self._last_episode_starts, self._state = dones, output.state

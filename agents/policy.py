@@ -13,12 +13,67 @@ from numpy.typing import NDArray
 from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor, nn
 
-from .cores import CORES, State, find_class
-from .glimpse_networks import GLIMPSE_NETWORKS, GlimpseInput
-from .location import Saliency, first_path, hold_inside
+from .cores import OTHER_CORES, RELU_GAIN, State, find_class, init_linear
+from .glimpse_networks import OTHER_GLIMPSE_NETWORKS, GlimpseInput
+from .location import Saliency, first_path
 from .losses import choice_log_prob, location_log_prob
 from .optimizers import MuonBeside, default_optimizer_kwargs
 from .recurrent import CorePolicy, Options
+
+RECURRENT_START = 0.5
+
+
+class GlimpseNetwork(nn.Module):
+    """f_g: what was seen and where, as one vector g_t.
+
+    h_g = Rect(Linear(rho)), h_l = Rect(Linear(l)), g = Rect(Linear(h_g) + Linear(h_l)).
+
+    Args:
+        glimpse_shape: (k, g, g), or (k, C, g, g).
+        where_size: the numbers that say where it was taken: 2 of the location, and those of the zoom.
+        hidden_size: units of h_g and h_l each.
+        output_size: units of g_t.
+    """
+
+    def __init__(
+        self, glimpse_shape: tuple[int, ...], where_size: int = 2, hidden_size: int = 128, output_size: int = 256
+    ) -> None:
+        super().__init__()
+        self.what = nn.Linear(math.prod(glimpse_shape), hidden_size)
+        self.where = nn.Linear(where_size, hidden_size)
+        # One matrix for both: Linear(h_g) + Linear(h_l) = Linear([h_g, h_l]).
+        self.both = nn.Linear(2 * hidden_size, output_size)
+        for layer in (self.what, self.where, self.both):
+            init_linear(layer, RELU_GAIN)
+
+    def forward(self, glimpse: Tensor, location: Tensor) -> Tensor:
+        what = self.what(glimpse.flatten(1))  # (N, k, g, g) -> (N, hidden)
+        where = self.where(location)  # (N, 2) -> (N, hidden)
+        return self.both(torch.cat([what, where], dim=1).relu()).relu()  # (N, output)
+
+
+class ReLUCore(nn.Module):
+    """f_h for classification: h_t = Rect(Linear(h_{t-1}) + Linear(g_t))."""
+
+    num_states = 1
+
+    def __init__(self, input_size: int, hidden_size: int) -> None:
+        super().__init__()
+        # One matrix for both: Linear(h) + Linear(g) = Linear([h, g]).
+        self.both = nn.Linear(hidden_size + input_size, hidden_size)
+        init_linear(self.both, 1.0)
+        with torch.no_grad():
+            # A recurrent start that forgets slowly and mixes nothing (Le, Jaitly and Hinton 2015, at half their scale).
+            self.both.weight[:, :hidden_size] = RECURRENT_START * torch.eye(hidden_size)
+            nn.init.orthogonal_(self.both.weight[:, hidden_size:])
+
+    def forward(self, inputs: Tensor, state: State) -> tuple[Tensor, State]:
+        hidden = self.both(torch.cat([state[0], inputs], dim=1)).relu()  # (N, H)
+        return hidden, (hidden,)
+
+
+CORES: dict[str, type[nn.Module]] = {"relu": ReLUCore, **OTHER_CORES}
+GLIMPSE_NETWORKS: dict[str, type[nn.Module]] = {"paper": GlimpseNetwork, **OTHER_GLIMPSE_NETWORKS}
 
 
 @dataclass(frozen=True)
@@ -30,7 +85,7 @@ class RAMPolicyOptions(Options):
     own, see `cores.Core`."""
 
     glimpse_network: str | type = "paper"
-    """The glimpse network f_g: one of `glimpse_networks.GLIMPSE_NETWORKS`, or a class of your own with their arguments."""
+    """The glimpse network f_g: one of `GLIMPSE_NETWORKS`, or a class of your own with their arguments."""
 
     location_policy: str = "learned"
     """"learned", or "random": every location is drawn from all of the scene, and nothing is learned of them."""
@@ -135,7 +190,7 @@ def current_names(stored: dict[str, Any]) -> dict[str, Any]:
 class Outputs(NamedTuple):
     """What the model makes of glimpses: of one for each environment (N, ...), or of T for each (T, N, ...)."""
 
-    location_mean: Tensor  # (..., 2), where to look next
+    location_mean: Tensor  # (..., 2), where to look next; what lies beyond the scene counts as its edge
     logits: tuple[Tensor, ...]  # P of (..., K), scores of the classes or moves, then of each choice about how to look
     value: Tensor  # (...), the baseline b_t
     class_values: Tensor  # (..., K), the baseline for each class, or (..., 1) where it is the same for all
@@ -220,7 +275,11 @@ class RAMPolicy(CorePolicy):
 
     def encode(self, obs: dict[str, Tensor]) -> Tensor:
         """g_t (N, H) for obs["glimpse"] (N, k, g, g), obs["location"] (N, 2) and perhaps obs["zoom"] (N, Z)."""
-        return self.dropout(self.glimpse_network(*self.input(obs)))
+        glimpse, seen = obs["glimpse"], self.input
+        if not seen.is_plain:
+            glimpse = (glimpse - seen.mean) / seen.std
+        where = obs["location"] if seen.where_size == 2 else torch.cat([obs[name] for name in seen.names], dim=-1)
+        return self.dropout(self.glimpse_network(glimpse, where))
 
     def read_out(self, hidden: Tensor, obs: dict[str, Tensor], step: Tensor, state: State) -> Outputs:
         """All heads' outputs for h_t (..., H)."""
@@ -246,15 +305,23 @@ class RAMPolicy(CorePolicy):
             mean = self.saliency(hidden, glimpse, where, self.options.location_scale)
         if self.options.path_steps > 0:
             mean = mean + self.options.path_scale * self.path[step.clamp(max=self.options.path_steps - 1)]
-        return hold_inside(mean + self.options.location_scale * self.location_head(features))
+        return mean + self.options.location_scale * self.location_head(features)
 
-    def act(self, output: Outputs, deterministic: bool = False, greedy_choice: bool = False) -> tuple[Tensor, Tensor]:
-        """Locations (N, 2), not clipped, and choices (N, P): samples, or with `deterministic` the most likely ones.
+    def act(
+        self, output: Outputs, deterministic: bool = False, greedy_choice: bool = False
+    ) -> tuple[tuple[Tensor, ...], NDArray[np.float32]]:
+        """L ~ N(f_l(h_t), std^2) and a ~ softmax(f_a(h_t)): samples, or with `deterministic` the most likely ones.
 
-        l ~ N(mean, std^2), a ~ softmax(logits). `greedy_choice` makes the first choice, the class or move, the most likely one in
-        any case.
+        Args:
+            output: of one step.
+            deterministic: see above.
+            greedy_choice: the first choice, the class or move, is the most likely one in any case.
+
+        Returns:
+            locations (N, 2) and choices (N, P), and what the environment, which clips the locations, is sent for them:
+            (N, 2 + K + ...), 1 for each choice and -1 for the others.
         """
-        location = output.location_mean.detach()
+        location = output.location_mean.detach().clamp(-1, 1)
         if self.options.location_policy == "random":
             location = 2 * torch.rand_like(location) - 1
         elif not deterministic:
@@ -264,7 +331,10 @@ class RAMPolicy(CorePolicy):
             scores.argmax(-1) if best else torch.multinomial(scores.detach().softmax(-1), 1).squeeze(-1)
             for scores, best in zip(output.logits, greedy, strict=True)
         ]
-        return location, torch.stack(picked, dim=1)
+        choices = torch.stack(picked, dim=1)
+        sent = [location.cpu().numpy()]
+        sent += [scores[chosen] for scores, chosen in zip(self._scores, choices.cpu().numpy().T, strict=True)]
+        return (location, choices), np.concatenate(sent, axis=1, dtype=np.float32)
 
     def log_probs(self, outputs: Outputs, actions: tuple[Tensor, ...]) -> Tensor:
         """Log-probabilities (T, N, 1 + P) of locations (T, N, 2) and of each of the choices (T, N, P)."""
@@ -273,16 +343,9 @@ class RAMPolicy(CorePolicy):
         picked = [choice_log_prob(choices[..., part], logits) for part, logits in enumerate(outputs.logits)]
         return torch.stack([where, *picked], dim=-1)
 
-    def to_env(self, *actions: Tensor) -> NDArray[np.float32]:
-        """Actions (N, 2 + K + ...) for the environment, which clips the location; 1 for each choice and -1 for the others."""
-        locations, choices = actions
-        sent = [locations.cpu().numpy()]
-        sent += [scores[chosen] for scores, chosen in zip(self._scores, choices.cpu().numpy().T, strict=True)]
-        return np.concatenate(sent, axis=1, dtype=np.float32)
-
     def _actions(self, output: Outputs, deterministic: bool) -> NDArray[np.float32]:
         """With `deterministic` the scores are 2 p - 1 of the probabilities p: whoever watches sees how sure the agent is."""
-        actions = self.to_env(*self.act(output, deterministic))
+        _, actions = self.act(output, deterministic)
         if deterministic:
             scores = torch.cat([2 * logits.softmax(-1) - 1 for logits in output.logits], dim=-1)
             actions[:, 2:] = scores.cpu().numpy()

@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from gymnasium.vector import VectorEnv
-from numpy.typing import NDArray
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
@@ -18,7 +17,7 @@ from torch import Tensor
 from .losses import baseline_loss, choice_entropy, classification_loss, gains
 from .on_policy import Batch, EpisodeAlgorithm, OnPolicyHyperparams, Rollout
 from .policy import Outputs, RAMPolicy, current_names
-from .vec_env import info_array
+from .vec_env import stack_infos
 
 
 @dataclass(frozen=True)
@@ -94,16 +93,12 @@ class RAM(EpisodeAlgorithm):
     ) -> None:
         super().__init__(policy, env, **others)
 
-    def act(self, output: Outputs) -> tuple[Tensor, Tensor]:
-        """l_t ~ N(f_l(h_t), std^2), and a_t ~ softmax(f_a(h_t)), or the likeliest class where the labels teach it."""
-        return self.policy.act(output, greedy_choice=self.class_loss == "cross_entropy")
-
     def train(self) -> None:
         """Learn from the rollout: one gradient step for each minibatch of each epoch."""
         self._update_learning_rate(self.policy.optimizer)
         rollout: Rollout = self.rollout_buffer  # type: ignore[assignment]
         outputs: Outputs = rollout.stacked_outputs()  # (T, N, ...)
-        labels = self._tensor(np.stack(rollout.labels)) if rollout.labels else None  # (T, N)
+        labels = self._labels(rollout)  # (T, N)
         rewards = np.stack(rollout.rewards)  # (T, N), r_t
         if self.location_reward == "gain":
             assert labels is not None
@@ -144,16 +139,17 @@ class RAM(EpisodeAlgorithm):
         assert labels is not None
         return outputs.class_values.gather(-1, labels.unsqueeze(-1)).squeeze(-1)
 
-    def labels_of(self, infos: Any) -> NDArray | None:
-        """`info["label"]` (N,) for the hybrid loss.
+    @property
+    def greedy_choice(self) -> bool:
+        """Whether the class is the likeliest one while learning: the labels teach it."""
+        return self.class_loss == "cross_entropy"
 
-        Raises:
-            ValueError: the environment does not give it.
-        """
+    def _labels(self, rollout: Rollout) -> Tensor | None:
+        """`info["label"]` (T, N) for the hybrid loss."""
         if self.class_loss == "reinforce":
             return None
         try:
-            return info_array(infos, "label")
+            return self._tensor(stack_infos(rollout.infos, "label"))
         except KeyError as error:
             raise ValueError(
                 'class_loss="cross_entropy" needs the true class in info["label"] at every step, which this environment does not '

@@ -90,16 +90,15 @@ class CorePolicy(BasePolicy):
         """The `Outputs` for h_t (..., H), observations (..., ...), the number (...) of the step, and the state after it."""
         raise NotImplementedError
 
-    def act(self, output: Any, deterministic: bool = False) -> tuple[Tensor, ...]:
-        """The parts of the actions, (N, ...) each, as they are sampled; `deterministic`: the most likely ones."""
+    def act(self, output: Any, deterministic: bool = False, greedy_choice: bool = False) -> tuple[tuple[Tensor, ...], NDArray]:
+        """The parts of the actions, (N, ...) each, as they are sampled, and the actions (N, ...) as the environment takes them.
+
+        `deterministic`: the most likely ones; `greedy_choice`: the most likely class where there is one.
+        """
         raise NotImplementedError
 
     def log_probs(self, outputs: Any, actions: tuple[Tensor, ...]) -> Tensor:
         """Log-probabilities (T, N, P) of the parts of actions (T, N, ...)."""
-        raise NotImplementedError
-
-    def to_env(self, *actions: Tensor) -> NDArray:
-        """The actions (N, ...) as the environment takes them."""
         raise NotImplementedError
 
     def forward(self, obs: Observations, state: State) -> Any:
@@ -172,7 +171,7 @@ class CorePolicy(BasePolicy):
         return (actions if is_batch else actions[0]), new_state
 
     def _actions(self, output: Any, deterministic: bool) -> NDArray:
-        return self.to_env(*self.act(output, deterministic))
+        return self.act(output, deterministic)[1]
 
     def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> Tensor:
         output = self(observation, self.initial_state(num_rows(observation)))

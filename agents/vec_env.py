@@ -315,8 +315,22 @@ def info_array(infos: Any, name: str, default: Any = _MISSING) -> NDArray:
     return np.array([info[name] if default is _MISSING else info.get(name, default) for info in infos])
 
 
+def stack_infos(infos: Sequence[Any], name: str) -> NDArray:
+    """A fact about each environment at T steps, (T, N).
+
+    Raises:
+        KeyError: an environment does not tell it.
+    """
+    return np.stack([info_array(step, name) for step in infos])
+
+
 class Monitor(VecMonitor):
     """SB3's `VecMonitor`, which leaves the infos unread."""
+
+    def step(self, actions: NDArray) -> VecEnvStepReturn:
+        """See SB3's `VecEnv`."""
+        self.venv.step_async(actions)
+        return self.step_wait()
 
     def step_wait(self) -> VecEnvStepReturn:
         """See SB3's `VecEnv`."""

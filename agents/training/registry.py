@@ -80,9 +80,7 @@ class Algorithm:
             return {**needed, **env_kwargs}
         for option in WHOLE_SCENE:
             if option not in defaults:
-                raise ValueError(
-                    f"{self.name} can't learn {env_id}: it needs the option {option}, to see the whole scene at once"
-                )
+                raise ValueError(f"{self.name} can't learn {env_id}: it needs an option {option} to see the whole scene at once")
             if option in env_kwargs:
                 raise ValueError(f"{self.name} sees the whole scene at one glimpse: leave {option}={env_kwargs[option]!r} out")
         return {**env_kwargs, **WHOLE_SCENE}
@@ -199,7 +197,7 @@ _ALGORITHMS = {
         Algorithm(
             "ram_random",
             "The recurrent attention agent that looks at random places.",
-            hyperparams={"location_policy": "random"},
+            hyperparams={"policy_kwargs": {"location_policy": "random"}},
             **_RAM,
         ),
         Algorithm("fc64", "Two layers of 64 units that see the whole scene (the paper's FC 2x64).", **_whole_scene("fc", 64, 64)),
