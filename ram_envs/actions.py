@@ -201,16 +201,21 @@ class ActionFormat(gym.ActionWrapper, gym.utils.RecordConstructorArgs):
         return {"location": locations[0], **{name: values[0] for name, values in choices.items()}}
 
 
+def as_array(given: Any) -> NDArray:
+    """An array, of objects where rows are of unequal length."""
+    try:
+        return np.asarray(given)
+    except ValueError:
+        return np.empty(0, object)
+
+
 def check_choice(name: str, given: Any, size: int | tuple[int, ...], shape: tuple[int, ...]) -> NDArray[np.int64]:
     """`given` as whole numbers of a shape, each below `size` (or each of the last axis below its own).
 
     Raises:
         ValueError: it is something else; the message begins with `name`.
     """
-    try:
-        values = np.asarray(given)
-    except ValueError as error:  # Of rows of unequal length.
-        raise ValueError(f"{name} must hold whole numbers of the shape {shape}, got {given!r}") from error
+    values = as_array(given)
     if values.shape != shape or values.dtype.kind not in "iu":
         raise ValueError(f"{name} must hold whole numbers of the shape {shape}, got {given!r}")
     if values.min() < 0 or (values >= size).any():
@@ -253,10 +258,7 @@ def _split_box(values, sizes, locations, choices):
 
 
 def _shaped(name: str, given: Any, shape: tuple[int, ...]) -> NDArray[np.float32]:
-    try:
-        values = np.asarray(given)
-    except ValueError as error:  # Rows of unequal length.
-        raise ValueError(f"{name} must hold numbers of the shape {shape}, got {given!r}") from error
+    values = as_array(given)
     if values.dtype.kind not in "fiu":
         raise ValueError(f"{name} must hold numbers of the shape {shape}, got {given!r}")
     if values.shape != shape:

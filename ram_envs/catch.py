@@ -14,7 +14,7 @@ from gymnasium import spaces
 from numba import njit
 from numpy.typing import NDArray
 
-from ram_envs.actions import ActionCodec, check_choice
+from ram_envs.actions import ActionCodec, as_array, check_choice
 from ram_envs.frame import Frame, Look, in_unit_range, look_of, one_hot, scores_of
 from ram_envs.retina import Gaze, Retina
 from ram_envs.sampling import draw_uniform
@@ -68,7 +68,7 @@ class Catch(Task):
 
     def begin(self, where: NDArray[np.bool_], options: dict[str, Any]) -> None:
         """New balls; `options` may hold "ball_column" and "ball_speed", a number or (N,) numbers each."""
-        columns = self._check_option("ball_column", options, range(self.size))
+        columns = self._check_option("ball_column", options, list(range(self.size)))
         speeds = self._check_option("ball_speed", options, self.ball_speeds.tolist())
         # Five draws for each game, whether they are used or not: options do not shift the streams.
         draws, self.streams[where] = draw_uniform(self.streams[where], 5)
@@ -135,12 +135,8 @@ class Catch(Task):
         """`options[name]` as (N,), None where it is not given."""
         if name not in options:
             return None
-        values = np.asarray(options[name])
-        if (
-            values.dtype.kind not in "iu"
-            or values.shape not in ((), (self.num_envs,))
-            or not np.isin(values, list(allowed)).all()
-        ):
+        values = as_array(options[name])
+        if values.dtype.kind not in "iu" or values.shape not in ((), (self.num_envs,)) or not np.isin(values, allowed).all():
             raise ValueError(f"options['{name}'] must be out of {allowed}, or {self.num_envs} such, got {options[name]!r}")
         return np.broadcast_to(values, self.num_envs).astype(np.int64)
 
@@ -248,10 +244,7 @@ def _draw_pixels(screens, margin, size, ball, paddle, where, grey):
 def _check_game(size: int, ball_speeds: Any, paddle_start: Any) -> None:
     if not PADDLE_WIDTH <= size <= MAX_SIZE:
         raise ValueError(f"size must be from {PADDLE_WIDTH} to {MAX_SIZE} pixels, got {size!r}")
-    try:
-        speeds = np.asarray(ball_speeds)
-    except ValueError:  # Rows of unequal length.
-        speeds = np.empty(0)
+    speeds = as_array(ball_speeds)
     if speeds.ndim != 1 or speeds.size == 0 or speeds.dtype.kind not in "iu" or any(abs(v) >= size for v in speeds.tolist()):
         raise ValueError(f"ball_speeds must be a list of whole numbers between -{size - 1} and {size - 1}, got {ball_speeds!r}")
     if paddle_start not in PADDLE_STARTS:

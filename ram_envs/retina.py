@@ -17,6 +17,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 MAX_RELATIVE_WIDTH = 4  # The widest patch may be this many times as wide as the longer side of the image, no more.
+_MOST_DOUBLINGS = 60  # Of a patch's width, which is an int64.
 _STATISTICS = (100, 10)  # Batches, and scenes in each: large scenes need not all be held at once.
 _U = np.uint64  # Unsigned indices need no check for negative ones, so that the loops over pixels are vectorised.
 
@@ -111,7 +112,7 @@ class Retina:
         for _ in range(_STATISTICS[0]):
             scenes = self.blank_scenes(_STATISTICS[1])
             fill(scenes, rng)
-            patches.append(self.look(scenes, rng.uniform(-1, 1, (len(scenes), 2))))
+            patches.append(self.look(scenes, rng.uniform(-1, 1, (len(scenes), 2)).astype(np.float32)))
         values = np.concatenate(patches).swapaxes(0, 1).reshape(self.num_scales, -1)
         return float(values.mean()), values.std(axis=1).tolist()
 
@@ -252,8 +253,8 @@ def _check_sizes(image_shape: tuple[int, ...], *sizes: Any) -> tuple[int, int, i
             raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
     glimpse_size, num_scales, num_zooms = map(int, sizes)
     doublings, limit = num_scales + num_zooms - 2, MAX_RELATIVE_WIDTH * max(image_shape)
-    if doublings > limit.bit_length() or glimpse_size << doublings > limit:
-        widest = f"{glimpse_size} * 2**{doublings}" if doublings > limit.bit_length() else glimpse_size << doublings
+    if doublings > _MOST_DOUBLINGS or glimpse_size << doublings > limit:
+        widest = f"{glimpse_size} * 2**{doublings}" if doublings > _MOST_DOUBLINGS else glimpse_size << doublings
         zoomed = f" and num_zooms={num_zooms}" if num_zooms > 1 else ""
         raise ValueError(
             f"glimpse_size={glimpse_size} with num_scales={num_scales}{zoomed} makes a widest patch of {widest} pixels; on "

@@ -1,7 +1,15 @@
+import pickle
+from functools import partial
+
+import gymnasium as gym
 import numpy as np
 import pytest
+from conftest import make, make_vec
+from gymnasium import spaces
 
-from ram_envs.actions import ActionCodec
+from ram_envs.actions import ActionCodec, ActionFormat, BoxActions, DictActions
+
+OPTIONS = {"stop_action": True, "zoom_action": True, "location_grid": 3}
 
 
 def test_dict_single_and_batch():
@@ -82,7 +90,11 @@ def test_samples_of_the_space_decode(action_format):
         ({"location": [0, 0], "class": [1, 2]}, r"action\['class'\] must hold whole numbers"),
         ({"location": [0, 0]}, r'a dict with the keys "location", "class"'),
         ({"location": [0, 0], "class": 1, "stop": 0}, r'a dict with the keys "location", "class"'),
-        (np.zeros(12), r'a dict with the keys "location", "class"'),
+        ([0.0] * 12, r'a dict with the keys "location", "class", or an array of the shape \(12,\)'),
+        (np.zeros(11), r"action must have the shape \(12,\), got \(11,\)"),
+        ({"location": [10**400, 0], "class": 1}, r"action\['location'\] must hold numbers"),
+        ({"location": ["0.5", "0.25"], "class": 1}, r"action\['location'\] must hold numbers"),
+        ({"location": np.array([0.5j, 0]), "class": 1}, r"action\['location'\] must hold numbers"),
     ],
 )
 def test_bad_dict_actions_are_named(action, message):
@@ -112,11 +124,87 @@ def test_bad_discrete_actions_are_named(bad):
 
 
 def test_bad_grid():
-    for bad in (0, 2.5, True):
+    for bad in (0, 2.5, True, 3_000_000_000):
         with pytest.raises(ValueError, match="location_grid must be"):
             ActionCodec({"class": 10}, "discrete", bad)
+
+
+def test_spaces_say_what_they_hold():
+    choices = {"move": 3, "stop": 2}
+    space = ActionCodec(choices).space
+    assert space == spaces.Dict({"location": spaces.Box(-1, 1, (2,)), "move": spaces.Discrete(3), "stop": spaces.Discrete(2)})
+    assert (space.choices, space.as_box().choices) == (choices, choices)
+    box = ActionCodec(choices, "box").space
+    assert box == space.as_box() == spaces.Box(-1, 1, (7,))
+    assert pickle.loads(pickle.dumps(space)).choices == pickle.loads(pickle.dumps(box)).choices == choices
+    assert isinstance(space, DictActions) and isinstance(box, BoxActions)
+
+
+def test_box_actions_as_dicts():
+    box = BoxActions({"class": 3, "stop": 2})
+    single = box.to_dict(np.float32([0.5, -3, 0, 1, 0.5, -1, 1]))
+    assert {name: part.tolist() for name, part in single.items()} == {"location": [0.5, -3], "class": 1, "stop": 1}
+    batch = box.to_dict(np.zeros((4, 7), np.float32))
+    assert {name: part.shape for name, part in batch.items()} == {"location": (4, 2), "class": (4,), "stop": (4,)}
+    with pytest.raises(ValueError, match=r"actions must have the shape \(7,\) or \(N, 7\), got \(4, 6\)"):
+        box.to_dict(np.zeros((4, 6)))
+
+
+@pytest.mark.parametrize("make_one", [make, partial(make_vec, 4)])
+def test_the_dict_format_takes_box_actions_too(make_one):
+    dicts, boxes = (make_one(zoom_action=True, action_format=form) for form in ("dict", "box"))
+    dicts.reset(seed=0), boxes.reset(seed=0)
+    for _ in range(3):
+        action = 1.5 * boxes.action_space.sample()
+        np.testing.assert_equal(dicts.step(action), boxes.step(action))
+    with pytest.raises(ValueError, match="action must have the shape"):
+        dicts.step(action[..., 1:])
 
 
 def test_unknown_format():
     with pytest.raises(ValueError, match="action_format must be one of"):
         ActionCodec({"class": 10}, "tuple")
+
+
+def test_the_wrapper_equals_the_option(action_format):
+    plain = make(action_format=action_format, **OPTIONS)
+    wrapped = ActionFormat(make(**OPTIONS), action_format)
+    assert wrapped.action_space == plain.action_space
+    plain.action_space.seed(1)
+    np.testing.assert_equal(wrapped.reset(seed=0), plain.reset(seed=0))
+    done = False
+    while not done:
+        action = plain.action_space.sample()
+        step = plain.step(action)
+        np.testing.assert_equal(wrapped.step(action), step)
+        done = step[2]
+
+
+def test_the_wrappers_location_and_class_by_hand():
+    env = ActionFormat(make(location_grid=4), "multidiscrete")
+    action = env.action(np.array([0, 3, 7]))  # Column, row, class.
+    assert action["location"].tolist() == [-0.75, 0.75]
+    assert action["class"] == 7
+    assert env.env.action_space.contains(action)
+
+
+def test_the_wrapper_can_be_made_again_from_its_specification():
+    env = ActionFormat(make(), "discrete")
+    assert gym.make(env.spec).action_space == env.action_space
+
+
+@pytest.mark.parametrize(
+    ("env_id", "options", "message"),
+    [
+        ("GlimpseMNIST-v0", {"action_format": "box"}, r"env must have Dict actions .*, got GlimpseMNIST-v0 with Box"),
+        ("Catch-v0", {}, r"env must have Dict actions .*, got Catch-v0 with Discrete\(3\)"),
+    ],
+)
+def test_the_wrapper_refuses_other_actions(env_id, options, message):
+    with pytest.raises(ValueError, match=message):
+        ActionFormat(make(env_id, **options), "box")
+
+
+def test_the_wrapper_refuses_an_unknown_format():
+    with pytest.raises(ValueError, match=r"action_format must be one of .*'cube'"):
+        ActionFormat(make(), "cube")

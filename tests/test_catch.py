@@ -119,7 +119,10 @@ def test_both_see_the_same_games():
     ("options", "message"),
     [
         ({"size": 1}, "size must be"),
-        ({"size": 24.0}, "size must be"),
+        ({"size": 10**30}, "size must be from 2 to 16384"),
+        ({"ball_speeds": [-(2**63)]}, "ball_speeds must be"),
+        ({"ball_speeds": np.array([-128], np.int8)}, "ball_speeds must be"),
+        ({"ball_speeds": [1, [2]]}, "ball_speeds must be"),
         ({"ball_speeds": (-1, 24)}, "ball_speeds must be"),
         ({"ball_speeds": ()}, "ball_speeds must be"),
         ({"ball_speeds": 1}, "ball_speeds must be"),
@@ -135,6 +138,13 @@ def test_bad_options_are_named(game, options, message):
 
 def test_bad_reset_options_are_named():
     env = make("GlimpseCatch-v0")
-    for options in ({"ball_column": 24}, {"ball_column": -1}, {"ball_speed": 2}, {"ball_speed": "fast"}, {"ball_speed": [0, 1]}):
+    for options in (
+        {"ball_column": 24},
+        {"ball_column": -1},
+        {"ball_speed": 2},
+        {"ball_speed": "fast"},
+        {"ball_speed": [0, 1]},
+        {"ball_column": [1, [2]]},
+    ):
         with pytest.raises(ValueError, match=rf"options\['{next(iter(options))}'\] must be out of"):
             env.reset(options=options)

@@ -1,7 +1,10 @@
+import copy
+
 import numpy as np
 import pytest
+from gymnasium import spaces
 
-from ram_envs.retina import Retina, glimpses
+from ram_envs.retina import GlimpseSpace, Retina, glimpses
 
 RAMP = np.arange(16, dtype=np.uint8).reshape(1, 4, 4)  # 0..15, row by row.
 
@@ -158,9 +161,67 @@ def test_scenes_from_elsewhere_are_refused():
         retina.blank_scenes(2).copy(),
         np.zeros((2, 2, 4, 6), np.uint8)[0],
         retina.blank_scenes(2).astype(np.float32)[:],
+        np.zeros((2, 8, 10), np.uint8)[:],  # Nothing behind them.
+        retina.blank_scenes(4)[::2],
+        Retina((4, 6), 4, 3).blank_scenes(2),
     ):
         with pytest.raises(ValueError, match="scenes must be made by this retina's blank_scenes"):
             retina.look(scenes, np.zeros((2, 2), np.float32))
+
+
+def test_parts_of_scenes_can_be_looked_at():
+    retina = Retina((4, 6), 4, 2)
+    scenes, places = retina.blank_scenes(3), np.zeros((3, 2), np.float32)
+    retina.inner(scenes)[...] = np.arange(24).reshape(4, 6)
+    np.testing.assert_array_equal(retina.look(scenes[1:], places[1:]), retina.look(scenes, places)[1:])
+
+
+@pytest.mark.parametrize(
+    ("locations", "zooms", "message"),
+    [
+        (np.zeros((1, 2)), None, r"locations must have the shape \(3, 2\), got \(1, 2\)"),
+        (np.zeros(3), None, r"locations must have the shape \(3, 2\), got \(3,\)"),
+        (np.zeros((3, 2)), np.full(3, 2), "zooms must be 3 whole numbers in 0..1"),
+        (np.zeros((3, 2)), np.full(3, -70), "zooms must be 3 whole numbers in 0..1"),
+        (np.zeros((3, 2)), np.zeros(2, int), "zooms must be 3 whole numbers in 0..1"),
+        (np.zeros((3, 2)), np.zeros(3), "zooms must be 3 whole numbers in 0..1"),
+    ],
+)
+def test_bad_looks_are_named(locations, zooms, message):
+    retina = Retina((20, 20), 3, num_zooms=2)
+    with pytest.raises(ValueError, match=message):
+        retina.look(retina.blank_scenes(3), locations, zooms)
+
+
+def test_a_copy_of_a_retina_looks_alike():
+    retina = copy.deepcopy(Retina((3, 9, 7), 3, 2, 2, np.float32))
+    assert (retina.image_shape, retina.glimpse_shape, retina.num_zooms) == ((3, 9, 7), (2, 3, 3, 3), 2)
+    assert retina.look(retina.blank_scenes(1), np.zeros((1, 2), np.float32)).shape == (1, 2, 3, 3, 3)
+
+
+def test_a_glimpse_as_wide_as_the_scene():
+    assert Retina((3, 20, 30), "scene").glimpse_shape == (1, 3, 30, 30)
+    image = np.arange(16, dtype=np.uint8).reshape(1, 4, 4)
+    np.testing.assert_allclose(255 * look(image, (0, 0), "scene")[0], image[0], rtol=1e-6)
+
+
+def test_the_space_knows_the_scene():
+    parts = {"glimpse": spaces.Box(0, 1, (1, 8, 8)), "location": spaces.Box(-1, 1, (2,))}
+    space = copy.deepcopy(GlimpseSpace(parts, (3, 60, 40)))
+    assert space == spaces.Dict(parts)
+    assert space.scene_shape == (3, 60, 40)
+
+
+def test_statistics_of_glimpses():
+    retina = Retina((20, 20), 2, 2)
+
+    def fill(scenes, rng):  # Half of the scenes are white: a pixel in sight is 0 or 1, but for the edges.
+        retina.inner(scenes)[...] = 255 * rng.integers(2, size=(len(scenes), 1, 1))
+
+    mean, deviations = retina.statistics(fill)
+    assert 0.4 < mean < 0.52
+    assert deviations == pytest.approx([0.49, 0.49], abs=0.02)
+    assert retina.statistics(fill) == (mean, deviations)
 
 
 @pytest.mark.parametrize("bad", [0, -1, 2.5, True, "8"])
@@ -177,5 +238,9 @@ def test_patches_far_larger_than_the_image_are_refused():
     Retina((28, 28), 7, 5)  # 112 = 4 x 28
     with pytest.raises(ValueError, match="128 pixels"):
         Retina((28, 28), 8, 5)
+    for huge in (20_000, 10**10):
+        with pytest.raises(ValueError, match=f"num_scales={huge} makes a widest patch"):
+            Retina((28, 28), 8, huge)
+    np.testing.assert_array_equal(Retina((28, 28), np.uint8(64), np.uint8(1)).glimpse_shape, (1, 64, 64))
     with pytest.raises(ValueError, match="num_scales=4 and num_zooms=2 makes a widest patch of 128 pixels"):
         Retina((28, 28), 8, 4, 2)

@@ -1,10 +1,12 @@
 import numpy as np
 import pytest
 
-from ram_envs.scenes import SceneMaker
-from ram_envs.streams import start_streams
+from ram_envs.sampling import start_streams
+from ram_envs.scenes import NODES, WARP_DRAWS, SceneMaker, warp
 
 DIGITS = np.random.default_rng(0).integers(1, 200, (5, 4, 6), dtype=np.uint8)  # No zero: the blank is told apart.
+IMAGES = np.random.default_rng(0).integers(1, 256, (3, 2, 9, 7), dtype=np.uint8)
+STILL = 0.5  # The draw at which a node stays where it is.
 
 
 def scenes_of(images, num_scenes, margin=0, seed=0, **options):
@@ -97,12 +99,11 @@ def test_channels_stay_together():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"canvas_size": 5}, "canvas_size must be a whole number of at least 6, got 5"),
-        ({"canvas_size": 7.0}, "canvas_size must be"),
+        ({"canvas_size": 5}, "canvas_size must be from 6 to 16384 pixels, got 5"),
+        ({"canvas_size": 10**30}, "canvas_size must be from 6 to 16384 pixels"),
         ({"num_clutter": -1}, "num_clutter must be"),
-        ({"num_clutter": True}, "num_clutter must be"),
         ({"clutter_size": 0}, "clutter_size must be"),
-        ({"num_clutter": 1, "clutter_size": 5}, "clutter_size must be at most 4"),
+        ({"num_clutter": 1, "clutter_size": 5}, "clutter_size must be from 1 to 4"),
     ],
 )
 def test_bad_options_are_named(options, message):
@@ -130,3 +131,91 @@ def test_bent_images_stand_where_the_unbent_would_among_the_same_clutter():
         assert changed.max() - changed.min() < 10  # Within the image's own place.
         differences = np.abs(bent[n].astype(int) - plain[n])
         assert differences.max() <= greys[n]
+
+
+def nodes_then_map(nodes, linear=STILL):
+    """Draws (1, WARP_DRAWS) of the nodes' moves (2, n, n) and of the linear map (4,)."""
+    return np.concatenate([np.ravel(nodes), np.broadcast_to(linear, 4)])[None]
+
+
+def moves(x, y, reach):
+    """Draws that move every node by (x, y) pixels."""
+    return nodes_then_map([np.full((NODES, NODES), (way / reach + 1) / 2) for way in (x, y)])
+
+
+def test_nodes_that_stay_leave_the_image_as_it_is():
+    index = np.array([2, 0])
+    for images in (IMAGES, (IMAGES / 255).astype(np.float32)):
+        bent = warp(images, index, np.full((2, WARP_DRAWS), STILL), 3.0)
+        assert bent.dtype == images.dtype
+        np.testing.assert_array_equal(bent, images[index])
+
+
+def test_nodes_moved_together_shift_the_image():
+    # What is seen at a pixel comes from two pixels farther right and one farther down; nothing lies beyond the edge.
+    bent = warp(IMAGES, np.array([1]), moves(2, 1, 4.0), 4.0)[0]
+    np.testing.assert_array_equal(bent[:, :-1, :-2], IMAGES[1, :, 1:, 2:])
+    assert not bent[:, -1].any() and not bent[:, :, -2:].any()
+
+
+def test_what_lies_beyond_the_edges_is_nothing():
+    bent = warp(IMAGES, np.array([1]), moves(-3, -2, 4.0), 4.0)[0]
+    np.testing.assert_array_equal(bent[:, 2:, 3:], IMAGES[1, :, :-2, :-3])
+    assert not bent[:, :2].any() and not bent[:, :, :3].any()
+    for x, y in ((64, 0), (-64, 0), (0, 64), (0, -64), (16, -16)):
+        assert not warp(IMAGES, np.array([1]), moves(x, y, 64.0), 64.0).any()
+
+
+def test_half_a_pixel_is_cubic():
+    # Halfway between two pixels the four around weigh -1/16, 9/16, 9/16, -1/16: a sharp edge stays sharp where a mean would not.
+    row = np.array([0, 0, 16, 160, 160, 160, 0, 0], np.uint8)
+    image = np.tile(row, (8, 1))[None, None]
+    bent = warp(image, np.array([0]), moves(0.5, 0, 1.0), 1.0)[0, 0]
+    # 16 times as much: 9 * 16 - 160 < 0, 9 * 176 - 160 = 1424, 9 * 320 - 176 = 2704, 9 * 320 - 160 = 2720, 9 * 160 - 160 = 1280.
+    np.testing.assert_array_equal(bent, np.tile([0, 0, 89, 169, 170, 80, 0, 0], (8, 1)))
+
+
+def test_no_pixel_is_brighter_than_white():
+    for white in (np.uint8(255), np.float32(1)):
+        image = np.zeros((1, 1, 8, 8), white.dtype)
+        image[..., 2:6] = white
+        bent = warp(image, np.array([0]), moves(0.5, 0, 1.0), 1.0)
+        assert bent.max() == white and bent.min() == 0
+
+
+def test_a_node_moves_its_neighbourhood_alone():
+    # 5x5 pixels, nodes at 0, 2 and 4: the middle one moves the inner 3x3 pixels, by halves around it.
+    image = np.arange(25, dtype=np.float32).reshape(1, 1, 5, 5) / 25
+    nodes = np.full((2, NODES, NODES), STILL)
+    nodes[0, 1, 1] = 1.0  # By a whole pixel to the right.
+    bent = warp(image, np.array([0]), nodes_then_map(nodes), 1.0)[0, 0]
+    # A cubic through equal steps is the straight line between them, where all four pixels lie in the image.
+    moved = 25 * (bent - image[0, 0])
+    np.testing.assert_allclose(moved[1:4, 1:3], [[0.25, 0.5], [0.5, 1], [0.25, 0.5]], atol=1e-5)
+    assert not moved[[0, 4]].any() and not moved[:, [0, 4]].any()
+
+
+def test_the_reach_is_the_farthest():
+    column = np.broadcast_to(np.arange(30, dtype=np.float32), (1, 1, 30, 30)) / 30
+    rng = np.random.default_rng(1)
+    bent = warp(column, np.zeros(200, int), rng.random((200, WARP_DRAWS)), 3.0)
+    moved = 30 * (bent - column)[..., 4:-4, 4:-4]
+    assert 2 < np.abs(moved).max() <= 3 + 1e-4
+    assert abs(moved.mean()) < 0.2
+
+
+def test_a_linear_map_turns_stretches_and_slants_the_whole_image():
+    # The image is x + 10 y from its middle, so each pixel says where it was looked up.
+    x, y = np.meshgrid(np.arange(-10.0, 11), np.arange(-10.0, 11))
+    image = ((x + 10 * y + 120) / 240).astype(np.float32)[None, None]
+    linear = (np.array([1.0, 0.0, 0.5, 1.0]) + 1) / 2  # The entries in 0.1: x by x, x by y, y by x, y by y.
+    bent = warp(image, np.array([0]), nodes_then_map(np.full((2, NODES, NODES), STILL), linear), 3.0, 0.1)[0, 0]
+    seen_x, seen_y = 1.1 * x, 0.05 * x + 1.1 * y
+    inner = slice(3, -3)  # Farther out the four pixels around do not all lie in the image.
+    np.testing.assert_allclose(240 * bent[inner, inner] - 120, (seen_x + 10 * seen_y)[inner, inner], atol=1e-3)
+
+
+def test_without_a_slope_the_linear_map_counts_for_nothing():
+    draws = np.random.default_rng(2).random((3, WARP_DRAWS))
+    other = np.concatenate([draws[:, :-4], 1 - draws[:, -4:]], axis=1)
+    np.testing.assert_array_equal(warp(IMAGES, np.arange(3), draws, 2.0), warp(IMAGES, np.arange(3), other, 2.0))

@@ -1,6 +1,6 @@
 import pytest
 
-from ram_envs.pairs import parse_pairs
+from ram_envs.cli import parse_pairs
 
 
 def test_pairs():
