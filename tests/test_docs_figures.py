@@ -12,6 +12,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("pygame")
 
 import imageio.v3 as imageio
+from conftest import DATASET
 
 import ram_envs
 from agents import RAM, make_vec_env, save_pretrained
@@ -22,7 +23,7 @@ _spec = importlib.util.spec_from_file_location("docs_figures", DOCS / "figures.p
 figures = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(figures)
 
-OPTIONS = {"GlimpseMNIST-v0": {"dataset": "mnist-5k", "num_glimpses": 3}, "GlimpseCatch-v0": {"size": 6}}
+OPTIONS = {"GlimpseMNIST-v0": {"dataset": DATASET, "num_glimpses": 3}, "GlimpseCatch-v0": {"size": 6}}
 
 
 def store(env_id, folder, env_kwargs=None):
@@ -56,7 +57,7 @@ def test_images_and_games_are_drawn(tmp_path, capsys):
 def test_nothing_is_drawn_of_digits_that_stand_in_for_mnist(tmp_path):
     def load(split):
         warnings.warn("a few digits stand in", StandInWarning, stacklevel=1)
-        return ram_envs.load_images("mnist-5k", split)
+        return ram_envs.load_images(DATASET, split)
 
     ram_envs.register_dataset("standing-in", load)
     with pytest.warns(StandInWarning):
