@@ -240,12 +240,12 @@ class EpisodeAlgorithm(OnPolicyAlgorithm):
         self.policy.set_training_mode(True)
         rollout = self.rollout_buffer = Rollout()  # type: ignore[assignment]
         rollout.first_state = self.policy.mask_state(self._state, self._last_episode_starts)
-        has_ended = np.zeros(env.num_envs, np.bool_)
+        has_ended, greedy_choice = np.zeros(env.num_envs, np.bool_), self.greedy_choice
         callback.on_rollout_start()
         while not (has_ended.all() if n_rollout_steps is None else len(rollout) == n_rollout_steps):
             obs: Any = obs_as_tensor(self._last_obs, self.device)  # type: ignore[arg-type]
             output = self._step(len(rollout), obs)
-            actions, sent = self.policy.act(output, greedy_choice=self.greedy_choice)
+            actions, sent = self.policy.act(output, greedy_choice=greedy_choice)
             new_obs, rewards, dones, infos = env.step(sent)
             self.num_timesteps += env.num_envs
             callback.update_locals(locals())
@@ -376,10 +376,9 @@ class EpisodeAlgorithm(OnPolicyAlgorithm):
             super()._update_info_buffer(infos, dones)
             return
         assert self.ep_info_buffer is not None and self.ep_success_buffer is not None
-        ended = infos.ended()[-self._stats_window_size :]
-        self.ep_info_buffer.extend(episode for env in ended if (episode := infos.episode(env)) is not None)
-        if "is_success" in infos.names():
-            self.ep_success_buffer.extend(infos.array("is_success")[ended].tolist())
+        episodes, successes = infos.ended(most=self._stats_window_size)
+        self.ep_info_buffer.extend(episodes)
+        self.ep_success_buffer.extend(successes)
 
     def _last_values(self) -> NDArray:
         """The baseline (N,) of what follows the rollout, 0 where an episode has just ended."""

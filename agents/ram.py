@@ -140,7 +140,7 @@ class RAM(EpisodeAlgorithm):
         return outputs.class_values.gather(-1, labels.unsqueeze(-1)).squeeze(-1)
 
     @property
-    def greedy_choice(self) -> bool:
+    def greedy_choice(self) -> bool:  # type: ignore[override]
         """Whether the class is the likeliest one while learning: the labels teach it."""
         return self.class_loss == "cross_entropy"
 
@@ -205,7 +205,7 @@ class RAM(EpisodeAlgorithm):
             first, share = self.policy.options.location_std, 1 - self._current_progress_remaining
             std = first * (self.final_location_std / first) ** share
             for policy in (self.policy, self.acting_policy):
-                policy.std = std  # type: ignore[assignment]
+                policy.std = std
 
     def _check_scene_size(self) -> None:
         assumed, shape = self.policy.scene_size, self.env and getattr(self.env.observation_space, "scene_shape", None)

@@ -242,8 +242,9 @@ class Infos(Sequence):
     def note_episodes(self, returns: NDArray, lengths: NDArray, seconds: float) -> None:
         """The return (N,) and length (N,) of the episodes that ended, after this time."""
         self._episodes = returns, lengths, seconds
-        for env in self.ended() if self._dicts is not None else ():  # Somebody has read them, and may have changed them.
-            self[env]["episode"] = self.episode(env)
+        if self._dicts is not None and self._dones is not None:  # Somebody has read them, and may have changed them.
+            for env in np.flatnonzero(self._dones).tolist():
+                self._dicts[env]["episode"] = self._episode(env)
 
     def array(self, name: str, default: Any = _MISSING) -> NDArray:
         """A fact about each environment, (N,); of those whose episode ended, about that one.
@@ -263,20 +264,12 @@ class Infos(Sequence):
             return np.full(self._num_envs, default)
         return values
 
-    def names(self) -> set[str]:
-        """The facts that `array` knows."""
-        return {*self._info, *self._final_info}
-
-    def ended(self) -> list[int]:
-        """The environments whose episode ended."""
-        return [] if self._dones is None else np.flatnonzero(self._dones).tolist()
-
-    def episode(self, env: int) -> dict[str, Any] | None:
-        """What SB3's `VecMonitor` says of the episode that ended in an environment."""
-        if self._episodes is None:
-            return None
-        returns, lengths, seconds = self._episodes
-        return {"r": returns[env], "l": lengths[env], "t": seconds}
+    def ended(self, most: int) -> tuple[list[dict[str, Any]], list[bool]]:
+        """What SB3's `VecMonitor` says of the last episodes that ended, and whether each was a success, where that is told."""
+        envs: list[int] = [] if self._dones is None else np.flatnonzero(self._dones)[-most:].tolist()
+        episodes = [] if self._episodes is None else [self._episode(env) for env in envs]
+        has_success = "is_success" in self._info or "is_success" in self._final_info
+        return episodes, self.array("is_success")[envs].tolist() if has_success and len(envs) else []
 
     def __len__(self) -> int:
         return self._num_envs
@@ -296,12 +289,17 @@ class Infos(Sequence):
         if self._dones is None:
             return infos
         final_infos = _split_info(self._final_info, self._num_envs) if self._final_info is not self._info else infos
-        for env in self.ended():
+        for env in np.flatnonzero(self._dones).tolist():
             infos[env] = {**final_infos[env], "TimeLimit.truncated": bool(self._truncated[env])}
             infos[env]["terminal_observation"] = self._final_obs[env]
             if self._episodes is not None:
-                infos[env]["episode"] = self.episode(env)
+                infos[env]["episode"] = self._episode(env)
         return infos
+
+    def _episode(self, env: int) -> dict[str, Any]:
+        assert self._episodes is not None
+        returns, lengths, seconds = self._episodes
+        return {"r": returns[env], "l": lengths[env], "t": seconds}
 
 
 def info_array(infos: Any, name: str, default: Any = _MISSING) -> NDArray:
