@@ -1,12 +1,12 @@
-"""Train every algorithm on every environment with several seeds, and make a leaderboard of what came out.
+"""Train every algorithm in every environment with several seeds, and make a leaderboard of the results.
 
 python benchmarks/compare.py --minutes 5       # all algorithms, the four MNIST tasks and Catch, three seeds, 5 CPU minutes each
 python benchmarks/compare.py --algos ram ppo --envs GlimpseCatch-v0 --seeds 5 --n-timesteps 1000000 --jobs 8
 python benchmarks/compare.py --imports my_algorithms --algos ram my_reinforce --minutes 5        # your own beside ours
-python benchmarks/compare.py --minutes 5 --page docs/leaderboard.md --results results/comparison # to be published
+python benchmarks/compare.py --minutes 5 --page docs/leaderboard.md --results results/comparison.jsonl # to be published
 
-The same command again goes on where it was stopped; one with more seeds, algorithms or environments runs what is missing. Each
-run is a process of `train_agent.py`, and its result.json names the command that repeats it.
+The same command again resumes what was stopped; one with more seeds, algorithms or environments runs what is missing. Each run is
+a process of `train_agent.py`, and its result.json names the command that repeats it.
 """
 
 from __future__ import annotations
@@ -15,17 +15,19 @@ import argparse
 import os
 import shlex
 import sys
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import gymnasium as gym
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # A script finds only what lies beside it.
 
-from agents import get_algorithm
-from benchmarks.cells import check_kept, complete, require_positive, tell
+from agents import algorithm_names, get_algorithm
+from agents.training.registry import Algorithm
+from benchmarks.jobs import TRAIN, Job, complete, make_job, report_failures, require_positive
 from benchmarks.leaderboard import write_page
-from benchmarks.matrix import plan
-from benchmarks.results import FACTS, note_comparison
+from benchmarks.results import folder_of, read_results
+from ram_envs import parse_pairs
 from train_agent import import_modules
 
 ENVIRONMENTS = (
@@ -35,30 +37,107 @@ ENVIRONMENTS = (
     "GlimpseClutteredMNIST100-v0",
     "GlimpseCatch-v0",
 )
+FACTS = ("summary", "sees_scene", "uses_labels")  # Of an `Algorithm`, in each row.
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; returns the exit status, 1 where a run failed."""
+def main(arguments: list[str] | None = None, script: Path = TRAIN) -> int:
+    """Run the command line with this train_agent.py; returns the exit status, 1 where a run failed."""
     options, parser = parse(arguments)
+    command = shlex.join(["python", "benchmarks/compare.py", *(sys.argv[1:] if arguments is None else arguments)])
     try:
         import_modules(options.imports)
-        cells = plan(options)
-        check_kept(cells)
+        jobs = plan(options, command, script)
     except (ValueError, ImportError, gym.error.Error) as error:
         parser.error(str(error))
-    command = shlex.join(["python", "benchmarks/compare.py", *(sys.argv[1:] if arguments is None else arguments)])
-    algorithms = {cell.algo: get_algorithm(cell.algo) for cell in cells}
-    known = {name: {fact: getattr(one, fact) for fact in FACTS} for name, one in algorithms.items()}
-    note_comparison(options.results, command, [cell.name for cell in cells], known)
     try:
-        failures = complete(cells, options.results, options.jobs, options.imports)
+        failures = complete(jobs, options.results, options.jobs)
     except BlockingIOError as error:
         print(error, file=sys.stderr)
         return 1
-    if any(cell.result.exists() for cell in cells):
+    if any(job.result.exists() for job in jobs):
         write_page(options.results, options.page)
         print(f"\nLeaderboard: {options.page}", flush=True)
-    return tell(failures)
+    return report_failures(failures)
+
+
+def plan(options: argparse.Namespace, command: str, script: Path = TRAIN) -> list[Job]:
+    """The jobs of the comparison, all of a seed before the next; says which pairs are left out, and why.
+
+    Raises:
+        ValueError: an algorithm or a hyperparameter is unknown, or a folder holds a run that was asked for differently.
+        ImportError: an algorithm that was asked for needs another package; the message names it.
+        gym.error.Error: an environment is unknown.
+    """
+    algos = {name: get_algorithm(name) for name in options.algos or available()}
+    for pair in options.hyperparams:
+        if pair.partition(":")[0] in set(algorithm_names()) - algos.keys():
+            raise ValueError(f"--hyperparams {pair} is for an algorithm that is not among --algos {' '.join(algos)}")
+    pairs = [(env_id, algo) for env_id in dict.fromkeys(options.envs) for algo in fitting(env_id, algos.values(), options)]
+    for algo in algos.values():
+        algo.resolve()
+    runs = [(env_id, algo, seed) for seed in range(options.seeds) for env_id, algo in pairs]
+    command = covering_command(options.results, {(env_id, f"{algo.name}_seed{seed}") for env_id, algo, seed in runs}) or command
+    return [plan_job(env_id, algo, seed, options, script, command) for env_id, algo, seed in runs]
+
+
+def available() -> list[str]:
+    """The algorithms whose packages are installed; says which are left out."""
+    names = []
+    for name in algorithm_names():
+        try:
+            get_algorithm(name).resolve()
+            names.append(name)
+        except ImportError as error:
+            print(f"Left out: {error}")
+    return names
+
+
+def fitting(env_id: str, algos: Iterable[Algorithm], options: argparse.Namespace) -> Iterator[Algorithm]:
+    """The algorithms that can learn in an environment; says which are left out, and why."""
+    env = gym.make(env_id, **parse_pairs(pairs_for(options.env_kwargs, env_id, options.envs)))
+    for algo in algos:
+        if reason := algo.reason_against(env.action_space, getattr(env.unwrapped, "has_labels", False)):
+            print(f"Left out: {algo.name} on {env_id}: {reason}")
+        else:
+            yield algo
+    env.close()
+
+
+def plan_job(env_id: str, algo: Algorithm, seed: int, options: argparse.Namespace, script: Path, command: str) -> Job:
+    """The job of one run."""
+    budget = ["-n", str(options.n_timesteps)] if options.n_timesteps else ["--minutes", str(options.minutes)]
+    arguments = ["--algo", algo.name, "--env", env_id, "--seed", str(seed), *budget]
+    arguments += ["--clock", options.clock] if options.minutes else []
+    arguments += ["--evaluations", str(options.evaluations), "--device", options.device]
+    for option, values in (
+        ("-params", pairs_for(options.hyperparams, algo.name, algorithm_names())),
+        ("--env-kwargs", pairs_for(options.env_kwargs, env_id, options.envs)),
+        ("--imports", options.imports),
+    ):
+        arguments += [option, *values] if values else []
+    facts = {fact: getattr(algo, fact) for fact in FACTS}
+    folder = options.out / "runs" / folder_of(env_id) / f"{algo.name}_seed{seed}"
+    return make_job(arguments, folder, script, comparison_command=command, **facts)
+
+
+def pairs_for(pairs: Sequence[str], key: str, keys: Iterable[str]) -> list[str]:
+    """The pairs that hold for one key: NAME:VALUE does for all, KEY:NAME:VALUE for its own."""
+    chosen = []
+    for pair in pairs:
+        head, _, rest = pair.partition(":")
+        if head not in keys:
+            chosen.append(pair)
+        elif head == key:
+            chosen.append(rest)
+    return chosen
+
+
+def covering_command(table: Path, runs: set[tuple[str, str]]) -> str | None:
+    """An earlier command that made all these runs, (environment, name), and perhaps more; None where there is none."""
+    earlier: dict[str, set[tuple[str, str]]] = {}
+    for result in read_results(table) if table.exists() else []:
+        earlier.setdefault(result.row["comparison_command"], set()).add((result.env_id, result.run))
+    return next((command for command, made in earlier.items() if runs <= made), None)
 
 
 def parse(arguments: list[str] | None) -> tuple[argparse.Namespace, argparse.ArgumentParser]:
@@ -68,36 +147,24 @@ def parse(arguments: list[str] | None) -> tuple[argparse.Namespace, argparse.Arg
     add("--algos", nargs="+", metavar="NAME", help="the algorithms (default: all whose packages are installed)")
     ids = ", ".join(ENVIRONMENTS)
     add("--envs", nargs="+", metavar="ID", default=list(ENVIRONMENTS), help=f"the environments (default: {ids})")
-    add("--seeds", type=int, default=3, help="how many seeds, from 0 (default: 3)")
+    add("--seeds", type=int, default=3, help="the number of seeds, which begin at 0 (default: 3)")
     budget = parser.add_mutually_exclusive_group(required=True)
     budget.add_argument("--minutes", type=float, help="how long each run learns, evaluations not counted")
-    budget.add_argument("-n", "--n-timesteps", type=int, help="how many steps of the environment each run learns from instead")
-    add("--clock", default="cpu", choices=("cpu", "wall"), help="what --minutes are counted by (default: cpu)")
+    budget.add_argument("-n", "--n-timesteps", type=int, help="steps of the environment that each run learns from instead")
+    add("--clock", default="cpu", choices=("cpu", "wall"), help="what counts the --minutes (default: cpu)")
     add("--evaluations", type=int, default=12, help="evaluations on validation in each run (default: 12)")
-    add(
-        "-params",
-        "--params",
-        nargs="+",
-        default=[],
-        metavar="[ALGO:]NAME:VALUE",
-        help="settings to change, of one or all",
-    )
+    what = "hyperparameters to change, of one algorithm or all"
+    add("-params", "--hyperparams", nargs="+", default=[], metavar="[ALGO:]NAME:VALUE", help=what)
     add("--env-kwargs", nargs="+", default=[], metavar="[ID:]NAME:VALUE", help="options of one environment or all")
-    add(
-        "--imports",
-        nargs="+",
-        default=[],
-        metavar="MODULE",
-        help="modules to import first: they register what they like",
-    )
+    add("--imports", nargs="+", default=[], metavar="MODULE", help="modules to import first, which register what they like")
     add("--jobs", type=int, default=os.cpu_count(), help="runs side by side, one thread each (default: the number of cores)")
     add("--device", default="cpu", help="of torch (default: cpu)")
-    add("--out", type=Path, default=Path("logs/compare"), help="where the runs land (default: logs/compare)")
-    add("--results", type=Path, help="where results and curves are copied to (default: the folder results in --out)")
+    add("--out", type=Path, default=Path("logs/compare"), help="the folder of the runs (default: logs/compare)")
+    add("--results", type=Path, help="the table of their results and curves (default: results.jsonl in --out)")
     add("--page", type=Path, help="the leaderboard's page (default: leaderboard.md in --out)")
     options = parser.parse_args(arguments)
     require_positive(parser, options, ("seeds", "minutes", "n_timesteps", "evaluations", "jobs"))
-    options.results = options.results or options.out / "results"
+    options.results = options.results or options.out / "results.jsonl"
     options.page = options.page or options.out / "leaderboard.md"
     return options, parser
 
@@ -106,5 +173,5 @@ if __name__ == "__main__":
     try:
         sys.exit(main())
     except KeyboardInterrupt:
-        print("\nStopped. The same command goes on from the last checkpoints.", file=sys.stderr)
+        print("\nStopped. The same command resumes from the last checkpoints.", file=sys.stderr)
         sys.exit(130)

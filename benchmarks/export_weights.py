@@ -1,7 +1,7 @@
 """Store the best of some finished runs in one environment as its pretrained agent: weights and card, in agents/weights.
 
-The best is the one with the lowest validation error; the test errors of the others count for nothing. What was written is loaded
-again and tested once: it must give the very figure of the run's result.json, else nothing is kept.
+The best has the lowest validation error, whatever the test errors are. The stored agent is loaded again and tested once: it must
+have the test error of the run's result.json, else nothing is kept.
 
 python benchmarks/export_weights.py logs/ram/GlimpseMNIST-v0_1 logs/ram/GlimpseMNIST-v0_2 logs/ram/GlimpseMNIST-v0_3
 """
@@ -19,10 +19,9 @@ from typing import Any
 import numpy as np
 import torch
 
-import ram_envs  # noqa: F401 (registers the environments)
-from agents import RAM, load_pretrained, pretrained_settings, save_pretrained
-from agents.evaluation import test
+from agents import RAM, load_pretrained, pretrained_hyperparams, save_pretrained
 from agents.pretrained import WEIGHTS
+from agents.training.evaluation import evaluate_on_test
 
 SAME = ("env", "env_kwargs", "algo", "dataset", "dataset_size")  # What the runs have in common, for errors to be comparable.
 FILES = ("result.json", "best_model.zip", "evaluations.npz")  # Of a finished run.
@@ -87,10 +86,11 @@ def read(folder: Path) -> dict[str, Any]:
 
 
 def check_figure(env_id: str, folder: Path, result: dict[str, Any], device: str) -> None:
-    """See that the stored agent has the test error that its card says."""
-    settings = pretrained_settings(env_id, folder)
-    torch.set_float32_matmul_precision(settings["matmul_precision"])
-    again = test(load_pretrained(env_id, device=device, folder=folder), env_id, settings["env_kwargs"])
+    """See that the stored agent has the test error of its card."""
+    hyperparams = pretrained_hyperparams(env_id, folder)
+    torch.set_float32_matmul_precision(hyperparams["matmul_precision"])
+    model = load_pretrained(env_id, device=device, folder=folder)
+    again = evaluate_on_test(model, env_id, hyperparams["env_kwargs"], hyperparams.get("frame_stack", 1))
     if again["test_episodes"] != result["test_episodes"]:
         raise ValueError(
             f"the stored agent must be tested on the {result['test_episodes']} episodes of its run, there are "

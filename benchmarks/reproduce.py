@@ -1,12 +1,12 @@
-"""Run the rows of the paper's tables, and publish what came out under results/tables.
+"""Run what the paper's tables are made of, and publish it in results/tables.jsonl.
 
 python benchmarks/reproduce.py                                  # every task with both presets, three seeds each
 python benchmarks/reproduce.py --rows GlimpseMNIST-v0 --presets best --seeds 1
-python benchmarks/reproduce.py --glimpses all --others          # the paper's other rows too, one seed each
-python benchmarks/reproduce.py --publish logs/ram/GlimpseMNIST-v0_1   # what train_agent.py was run for by hand
+python benchmarks/reproduce.py --glimpses all --others          # the paper's other figures too, one seed each
+python benchmarks/reproduce.py --publish logs/ram/GlimpseMNIST-v0_1   # runs of train_agent.py that were started by hand
 
-The same command again goes on where it was stopped. Each run is a process of `train_agent.py`, and its result.json names the
-command that repeats it. `python benchmarks/tables.py --write` puts the results into the docs.
+The same command again resumes what was stopped. Each run is a process of `train_agent.py`, and its result.json names the command
+that repeats it. `python benchmarks/tables.py --write` puts the results into the docs.
 """
 
 from __future__ import annotations
@@ -20,37 +20,37 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # A script finds only what lies beside it.
 
-from agents.trial import Trial, read_settings
-from benchmarks.cells import Cell, check_kept, complete, difference, require_positive, tell
-from benchmarks.results import publish
-from benchmarks.rows import PRESETS, SEEDS, TASKS, Recipe, own_recipe, recipe_of
+from agents.training.config import read_hyperparams
+from benchmarks.jobs import TRAIN, Job, complete, difference, make_job, report_failures, require_positive
+from benchmarks.paper import PRESETS, SEEDS, TASKS, Entry, entry_of, ram_entry
+from benchmarks.results import folder_of, publish
+from train_agent import parse_config
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; returns the exit status, 1 where a run failed."""
+def main(arguments: list[str] | None = None, script: Path = TRAIN) -> int:
+    """Run the command line with this train_agent.py; returns the exit status, 1 where a run failed."""
     options, parser = parse(arguments)
     try:
         if options.publish:
             publish_folders(options.publish, options.results)
             return 0
-        cells = plan(options)
-        check_kept(cells)
+        jobs = plan(options, script)
     except (ValueError, FileNotFoundError) as error:
         parser.error(str(error))
     try:
-        failures = complete(cells, options.results, options.jobs)
+        failures = complete(jobs, options.results, options.jobs)
     except BlockingIOError as error:
         print(error, file=sys.stderr)
         return 1
-    return tell(failures)
+    return report_failures(failures)
 
 
 def publish_folders(folders: Iterable[Path], results: Path) -> None:
-    """Publish finished runs; a run of the same row, preset and seed that is there already gives way.
+    """Publish finished runs; each replaces an earlier run of the same entry and seed.
 
     Raises:
         FileNotFoundError: a folder holds no finished run.
-        ValueError: a run belongs to no row, or has other settings than its row.
+        ValueError: a run belongs to no entry, or has other hyperparameters than its entry.
     """
     found = {}
     for folder in folders:
@@ -59,75 +59,76 @@ def publish_folders(folders: Iterable[Path], results: Path) -> None:
             raise FileNotFoundError(f"{folder} holds no result.json: publish the folders of finished runs")
         result = json.loads(path.read_text())
         try:
-            recipe = recipe_of(result)
+            entry = entry_of(result)
         except ValueError as error:
-            raise ValueError(f"{folder} belongs to no row: {error}") from error
-        trial = Trial(recipe.env_id, "", recipe.algo, recipe.preset, n_timesteps=n_timesteps(recipe))
-        if changed := difference(result["settings"], read_settings(trial)):
-            raise ValueError(f"{folder} holds a run with {changed} now: its row is run with those")
-        found[folder] = results / recipe.run_name(result["seed"])
-    for folder, to in found.items():
-        publish(folder, to)
-        print(f"{folder} published as {to}.json")
+            raise ValueError(f"{folder} belongs to no entry of the tables: {error}") from error
+        hyperparams, _ = read_hyperparams(parse_config(arguments_of(entry)))
+        if changed := difference(result["hyperparams"], hyperparams):
+            raise ValueError(f"{folder} holds a run with {changed} now: the tables have it with those")
+        found[folder] = entry.run(result["seed"])
+    for folder, run in found.items():
+        publish(folder, results, run)
+        print(f"{folder} published as {run} in {results}")
 
 
-def plan(options: argparse.Namespace) -> list[Cell]:
-    """The runs that are asked for, the most wanted first.
+def plan(options: argparse.Namespace, script: Path = TRAIN) -> list[Job]:
+    """The jobs that are asked for, the most important first.
 
     Raises:
-        ValueError: there are no such settings, or they make another task of a row.
+        ValueError: there are no such hyperparameters, they make another task, or a folder holds another run.
     """
-    return [make_cell(recipe, seed, options) for recipe, seed in wanted(options)]
+    device = ["--device", options.device] if options.device else []
+    jobs = []
+    for entry, seed in wanted(options):
+        arguments = [*arguments_of(entry), "--seed", str(seed), *device]
+        _, env_kwargs = read_hyperparams(parse_config(arguments))
+        entry_of({"env": entry.env_id, "algo": entry.algo, "preset": entry.preset, "env_kwargs": env_kwargs})
+        jobs.append(make_job(arguments, options.out / folder_of(entry.env_id) / entry.run(seed), script))
+    return jobs
 
 
-def wanted(options: argparse.Namespace) -> Iterator[tuple[Recipe, int]]:
-    """What to run with which seed: the tasks as they are, all of a seed before the next; then what one seed is enough for."""
+def wanted(options: argparse.Namespace) -> Iterator[tuple[Entry, int]]:
+    """The entries to run, each with a seed: the main table, all of a seed before the next; then the paper's other figures."""
     tasks = [TASKS[env_id] for env_id in dict.fromkeys(options.rows)]
     for seed in range(options.seeds):
         for task in tasks:
-            yield from ((own_recipe(task, preset), seed) for preset in options.presets)
+            yield from ((ram_entry(task, preset), seed) for preset in options.presets)
     for seed in range(options.other_seeds):
         for task in tasks:
             if options.glimpses == "all":
                 fewer = [number for number in task.paper if number != task.glimpses]
-                yield from ((own_recipe(task, preset, number), seed) for preset in options.presets for number in fewer)
+                yield from ((ram_entry(task, preset, number), seed) for preset in options.presets for number in fewer)
             if options.others:
-                yield from ((Recipe(task.env_id, algo), seed) for algo in task.others)
+                yield from ((Entry(task.env_id, algo), seed) for algo in task.others)
 
 
-def make_cell(recipe: Recipe, seed: int, options: argparse.Namespace) -> Cell:
-    """A run with its command line."""
-    name = recipe.run_name(seed)
-    folder = options.out / name
-    device = ["--device", options.device] if options.device else []
-    steps = ["-n", str(n_timesteps(recipe))] if recipe.glimpses else []
-    cell = Cell(name, recipe.algo, folder, (*recipe.arguments, *steps, "--seed", str(seed), *device, "--folder", str(folder)))
-    trial = cell.trial()
-    env_kwargs = {**read_settings(trial).get("env_kwargs", {}), **trial.env_kwargs}
-    recipe_of({"env": trial.env, "algo": trial.algo, "preset": trial.preset, "env_kwargs": env_kwargs})
-    return cell
-
-
-def n_timesteps(recipe: Recipe) -> int:
-    """As many as the settings have; with fewer glimpses, those in which as many images are seen."""
-    steps = read_settings(Trial(recipe.env_id, "", recipe.algo, recipe.preset))["n_timesteps"]
-    return steps * recipe.glimpses // TASKS[recipe.env_id].glimpses if recipe.glimpses else steps
+def arguments_of(entry: Entry) -> list[str]:
+    """The arguments of train_agent.py for an entry. With fewer glimpses a run takes fewer steps, and sees as many images."""
+    algo = [] if entry.algo == "ram" else ["--algo", entry.algo]
+    preset = ["--preset", entry.preset] if entry.preset else []
+    arguments = [*algo, "--env", entry.env_id, *preset]
+    if entry.glimpses is None:
+        return arguments
+    steps = read_hyperparams(parse_config(arguments))[0]["n_timesteps"] * entry.glimpses // TASKS[entry.env_id].glimpses
+    return [*arguments, "--env-kwargs", f"num_glimpses:{entry.glimpses}", "-n", str(steps)]
 
 
 def parse(arguments: list[str] | None) -> tuple[argparse.Namespace, argparse.ArgumentParser]:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--rows", nargs="+", metavar="ID", default=list(TASKS), choices=TASKS, help=f"the tasks (default: {', '.join(TASKS)})")
-    add("--presets", nargs="*", default=list(PRESETS), choices=PRESETS, help="with which settings (default: both); none: no RAM")
-    add("--seeds", type=int, default=SEEDS, help=f"how many seeds, from 0 (default: {SEEDS})")
+    ids = ", ".join(TASKS)
+    add("--rows", nargs="+", metavar="ID", default=list(TASKS), choices=TASKS, help=f"the environments (default: {ids})")
+    add("--presets", nargs="*", default=list(PRESETS), choices=PRESETS, help="hyperparameters (default: both); none: no RAM")
+    add("--seeds", type=int, default=SEEDS, help=f"the number of seeds, which begin at 0 (default: {SEEDS})")
     add("--glimpses", default="default", choices=("default", "all"), help="all: the paper's smaller numbers of glimpses too")
     add("--others", action="store_true", help="the paper's other models too: random glimpses, FC and convolutional nets")
-    add("--other-seeds", type=int, default=1, help="how many seeds of fewer glimpses and other models (default: 1)")
+    add("--other-seeds", type=int, default=1, help="the number of seeds of fewer glimpses and other models (default: 1)")
     add("--jobs", type=int, default=os.cpu_count(), help="runs side by side, one thread each (default: the number of cores)")
-    add("--device", help="of torch (default: what train_agent.py takes)")
-    add("--out", type=Path, default=Path("logs/tables"), help="where the runs land (default: logs/tables)")
-    add("--results", type=Path, default=Path("results/tables"), help="where they are published (default: results/tables)")
+    add("--device", help="of torch (default: auto)")
+    add("--out", type=Path, default=Path("logs/tables"), help="the folder of the runs (default: logs/tables)")
+    published = Path("results/tables.jsonl")
+    add("--results", type=Path, default=published, help=f"the table to publish in (default: {published})")
     add("--publish", nargs="+", type=Path, metavar="FOLDER", help="run nothing, publish these folders of finished runs")
     options = parser.parse_args(arguments)
     require_positive(parser, options, ("seeds", "other_seeds", "jobs"))
@@ -138,5 +139,5 @@ if __name__ == "__main__":
     try:
         sys.exit(main())
     except KeyboardInterrupt:
-        print("\nStopped. The same command goes on from the last checkpoints.", file=sys.stderr)
+        print("\nStopped. The same command resumes from the last checkpoints.", file=sys.stderr)
         sys.exit(130)

@@ -1,16 +1,21 @@
-"""Published runs: what they measured, in files small enough to keep beside the code.
+"""Published results: a table for each study, results/<study>.jsonl, with a row (one JSON object on one line) for each run.
 
-A folder of results holds, for each run, <environment>/<algorithm>_seed<seed>.json (its result.json) and .csv (its curve), and
-comparison.json: the commands that made them and what the algorithms are.
+A row holds what the run's result.json says (env, algo, preset, seed, hyperparams, env_kwargs, command, commit, machine, ...) and
+
+- "run": its name, which no other row of the same environment has;
+- "curve": what each evaluation on validation came to, a list for each of `COLUMNS`; not every old row has one.
+
+Rows are sorted by environment and name. Their hyperparameters have the names of the row's commit, where its command repeats it. A
+commit that ends in "-dirty" had changes that were not committed.
 """
 
 from __future__ import annotations
 
-import csv
 import json
+import os
 import re
-import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,93 +23,122 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-COMPARISON = "comparison.json"
-FACTS = ("summary", "sees_scene", "uses_labels")  # Of an algorithm, see `agents.algorithms.Algorithm`.
-COLUMNS = ("timesteps", "train_seconds", "cpu_seconds", "success", "reward", "length")
+try:
+    import fcntl
+except ModuleNotFoundError:  # Windows: there two programs must not publish into one table at once.
+    fcntl = None  # type: ignore[assignment]
+
+PROJECT = Path(__file__).resolve().parent.parent
+RESULTS = PROJECT / "results"
+COLUMNS = ("timesteps", "train_seconds", "cpu_seconds", "success", "reward", "length")  # Of a curve.
 
 
 @dataclass(frozen=True)
-class PublishedRun:
-    """One run."""
+class Result:
+    """A row of a table."""
 
-    result: dict[str, Any]  # As in result.json.
-    curve: dict[str, NDArray[np.float64]]  # Each of `COLUMNS` over the evaluations on validation, (E,); success in [0, 1].
-    path: Path  # Of the published result.
+    row: dict[str, Any]
+
+    @property
+    def run(self) -> str:
+        """The run's name, such as "ram_best_seed0"."""
+        return self.row["run"]
 
     @property
     def env_id(self) -> str:
-        """Its environment."""
-        return self.result["env"]
+        """Its environment; "" for a measurement without one."""
+        return self.row.get("env", "")
 
     @property
     def algo(self) -> str:
         """Its algorithm."""
-        return self.result["algo"]
+        return self.row["algo"]
+
+    @property
+    def seed(self) -> int:
+        """Its seed."""
+        return self.row["seed"]
+
+    @property
+    def curve(self) -> dict[str, NDArray[np.float64]]:
+        """Each column over the evaluations, (E,); success is a share, in [0, 1]."""
+        return {name: np.array(values, np.float64) for name, values in self.row["curve"].items()}
 
 
-def folder_of(env_id: str) -> str:
-    """The name of an environment's folder: its id without the slashes and colons of namespaces and modules."""
-    return re.sub(r"[^\w.-]", "_", env_id)
+def read_results(study: str | Path) -> list[Result]:
+    """The rows of a study.
+
+    Args:
+        study: its name, such as "tables" or "research", or the path of a table.
+
+    Raises:
+        FileNotFoundError: there is no such table.
+    """
+    path = study if isinstance(study, Path) else RESULTS / f"{study}.jsonl"
+    if not path.is_file():
+        names = ", ".join(sorted(table.stem for table in RESULTS.glob("*.jsonl")))
+        raise FileNotFoundError(f"study must be one of {names} or the path of a table, got {str(study)!r}")
+    return [Result(json.loads(line)) for line in path.read_text("utf-8").splitlines()]
 
 
-def publish(folder: Path, to: Path) -> None:
-    """Copy a run's result to `to`.json, and its curve, a mean over the episodes of each evaluation, to `to`.csv."""
-    to.parent.mkdir(parents=True, exist_ok=True)
+def add_results(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Put rows into a table, in place of those of the same environment and name; the table is made where there is none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _locked(path.parent):
+        kept = read_results(path) if path.is_file() else []
+        merged = {_name(row): row for row in (*(result.row for result in kept), *rows)}
+        lines = [json.dumps(merged[name], ensure_ascii=False) + "\n" for name in sorted(merged, key=_order)]
+        partial = path.with_suffix(".partial")
+        partial.write_text("".join(lines), "utf-8")
+        partial.replace(path)
+
+
+def publish(folder: Path, path: Path, run: str, **facts: Any) -> None:
+    """Put a finished run into a table.
+
+    Args:
+        folder: the run's, with its result.json and evaluations.npz.
+        path: of the table.
+        run: the name of the row.
+        **facts: what the row says beside the run's result.
+    """
+    result = json.loads((folder / "result.json").read_text("utf-8"))
+    add_results(path, [{"env": result["env"], "run": run, **result, **facts, "curve": read_curve(folder)}])
+
+
+def read_curve(folder: Path) -> dict[str, list[float]]:
+    """What a run's evaluations came to: `COLUMNS`, the last three as means over the episodes of each evaluation."""
     with np.load(folder / "evaluations.npz") as saved:
         clocks = [saved[name].round(2) for name in ("train_seconds", "cpu_seconds")]
         means = [saved[name].mean(axis=1, dtype=np.float64).round(6) for name in ("successes", "results", "ep_lengths")]
-        columns = [saved["timesteps"], *clocks, *means]
-    with _suffixed(to, ".csv").open("w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        writer.writerows(zip(*(column.tolist() for column in columns), strict=True))
-    shutil.copyfile(folder / "result.json", _suffixed(to, ".json"))
+        columns = (saved["timesteps"], *clocks, *means)
+        return {name: column.tolist() for name, column in zip(COLUMNS, columns, strict=True)}
 
 
-def read_runs(results: Path) -> list[PublishedRun]:
-    """All runs of a folder, by environment, algorithm and seed.
-
-    Raises:
-        FileNotFoundError: it holds none.
-    """
-    runs = [
-        PublishedRun(json.loads(path.read_text()), _read_curve(path.with_suffix(".csv")), path)
-        for path in sorted(results.glob("*/*.json"))
-    ]
-    if not runs:
-        raise FileNotFoundError(f"there is no <environment>/<algorithm>_seed<seed>.json in {results}")
-    return sorted(runs, key=lambda run: (run.env_id, run.algo, run.result["seed"]))
+def folder_of(env_id: str) -> str:
+    """The name of an environment's files and folders: its id without the slashes and colons of namespaces and modules."""
+    return re.sub(r"[^\w.-]", "_", env_id)
 
 
-def note_comparison(results: Path, command: str, runs: Sequence[str], algorithms: Mapping[str, Mapping[str, Any]]) -> None:
-    """Remember a command and the runs it makes, in place of earlier ones whose runs are among them; not if one makes them all.
-
-    Args:
-        results: the folder of results.
-        command: as on a command line.
-        runs: their names, such as "GlimpseMNIST-v0/ram_seed0".
-        algorithms: for each the `FACTS`, as the registry says.
-    """
-    before = read_comparison(results)
-    commands = [entry for entry in before["commands"] if not set(entry["runs"]) <= set(runs)]
-    if not any(set(runs) <= set(entry["runs"]) for entry in commands):
-        commands.append({"command": command, "runs": sorted(runs)})
-    comparison = {"commands": commands, "algorithms": {**before["algorithms"], **algorithms}}
-    results.mkdir(parents=True, exist_ok=True)
-    (results / COMPARISON).write_text(json.dumps(comparison, indent=2) + "\n")
+def _name(row: Mapping[str, Any]) -> tuple[str, str]:
+    return row.get("env", ""), row["run"]
 
 
-def read_comparison(results: Path) -> dict[str, Any]:
-    """The commands that made the runs, and what the algorithms are; nothing where none is noted."""
-    path = results / COMPARISON
-    return json.loads(path.read_text()) if path.exists() else {"commands": [], "algorithms": {}}
+def _order(name: tuple[str, str]) -> tuple[Any, ...]:
+    """Numbers in names of runs count by their value: seed 10 comes after seed 9."""
+    env_id, run = name
+    return env_id, [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", run)], run
 
 
-def _read_curve(path: Path) -> dict[str, NDArray[np.float64]]:
-    with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    return {name: np.array([float(row[name]) for row in rows]) for name in COLUMNS}
-
-
-def _suffixed(path: Path, suffix: str) -> Path:
-    return path.parent / (path.name + suffix)
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Only one process at a time is in here."""
+    if fcntl is None:
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)

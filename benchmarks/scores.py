@@ -1,8 +1,8 @@
-"""Scores of several algorithms in several environments, brought to one scale and put together, with confidence intervals.
+"""Scores of several algorithms in several environments, normalised and aggregated, with confidence intervals.
 
 After Agarwal et al. 2021, "Deep Reinforcement Learning at the Edge of the Statistical Precipice". Their package rliable 1.2.0
-can't be imported beside pandas 3 (through arch 7.2), and draws from NumPy's global generator whatever it is given; SciPy has the
-trimmed mean and the bootstrap over several samples.
+can't be imported beside pandas 3 (through arch 7.2), and draws from NumPy's global generator; SciPy has the trimmed mean and the
+bootstrap over several samples.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from benchmarks.results import PublishedRun
+from benchmarks.results import Result
 
-# The share of successes without looking: a class of ten, and what a player caught that moved at random in 400,000 games.
+# The success rate of random choices: one class of ten, and what a random player caught in 400,000 games.
 CHANCE = {
     "GlimpseMNIST-v0": 0.1,
     "GlimpseTranslatedMNIST-v0": 0.1,
@@ -29,18 +29,12 @@ CHANCE = {
 }
 RESAMPLES = 5000
 CONFIDENCE = 0.95
-Samples = Sequence[NDArray[np.float64]]  # For each environment the normalised scores of the seeds, (..., seeds).
+Samples = Sequence[NDArray[np.float64]]  # For each environment the normalised scores of its seeds, (..., seeds).
 
 
 @dataclass(frozen=True)
 class Summary:
-    """A mean over seeds.
-
-    Args:
-        mean: of the seeds.
-        deviation: of the sample; None for one seed.
-        seeds: how many.
-    """
+    """A mean over seeds, and the standard deviation of the sample; None for one seed."""
 
     mean: float
     deviation: float | None
@@ -49,79 +43,52 @@ class Summary:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number, and the 95 % confidence interval around it; None where an environment has one seed."""
+    """A value and its 95 % confidence interval; None where an environment has one seed."""
 
     value: float
     interval: tuple[float, float] | None
 
 
 def summarize(values: Sequence[float]) -> Summary:
-    """The mean and the deviation of some seeds' values."""
+    """The mean and the deviation of the values of several seeds."""
     return Summary(float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None, len(values))
 
 
-def scores_of(runs: Sequence[PublishedRun]) -> dict[str, dict[str, list[float]]]:
-    """The share of successes on test of each algorithm's seeds in each environment."""
+def scores_of(results: Sequence[Result]) -> dict[str, dict[str, list[float]]]:
+    """The test success rates of each algorithm's seeds in each environment."""
     scores: dict[str, dict[str, list[float]]] = {}
-    for run in runs:
-        scores.setdefault(run.algo, {}).setdefault(run.env_id, []).append(run.result["success_rate"])
+    for result in results:
+        scores.setdefault(result.algo, {}).setdefault(result.env_id, []).append(result.row["success_rate"])
     return scores
 
 
 def normalize(score: float, env_id: str, chance: Mapping[str, float] = CHANCE) -> float:
-    """A share of successes, so that chance is 0 and no failure is 1; an environment without a known chance has 0."""
+    """A success rate, rescaled so that chance is 0 and no failure is 1; where chance is not known it is taken as 0."""
     lowest = chance.get(env_id, 0.0)
     return (score - lowest) / (1 - lowest)
 
 
-def interquartile_mean(*samples: NDArray[np.float64], axis: int = -1) -> Any:
-    """The mean of the middle half of all runs."""
-    return stats.trim_mean(np.concatenate(samples, axis=axis), 0.25, axis=axis)
-
-
-def median(*samples: NDArray[np.float64], axis: int = -1) -> Any:
-    """The median of the environments' means."""
-    return np.median([sample.mean(axis=axis) for sample in samples], axis=0)
-
-
-def mean(*samples: NDArray[np.float64], axis: int = -1) -> Any:
-    """The mean of the environments' means."""
-    return np.mean([sample.mean(axis=axis) for sample in samples], axis=0)
-
-
-def optimality_gap(*samples: NDArray[np.float64], axis: int = -1) -> Any:
-    """How much is missing to 1 in the mean."""
-    return 1 - mean(*(np.minimum(sample, 1) for sample in samples), axis=axis)
-
-
+# Of samples (..., seeds), one for each environment.
 AGGREGATES: dict[str, Callable[..., Any]] = {
-    "interquartile mean": interquartile_mean,
-    "median": median,
-    "mean": mean,
-    "optimality gap": optimality_gap,
+    "interquartile mean": lambda *samples, axis=-1: stats.trim_mean(np.concatenate(samples, axis=axis), 0.25, axis=axis),
+    "median": lambda *samples, axis=-1: np.median([sample.mean(axis=axis) for sample in samples], axis=0),
+    "mean": lambda *samples, axis=-1: np.mean([sample.mean(axis=axis) for sample in samples], axis=0),
+    "optimality gap": lambda *samples, axis=-1: 1 - np.mean([np.minimum(one, 1).mean(axis=axis) for one in samples], axis=0),
 }
 
 
 def estimate(samples: Samples, aggregate: Callable[..., Any], rng: np.random.Generator) -> Estimate:
-    """An aggregate with its percentile interval; seeds are drawn again within each environment (stratified bootstrap)."""
+    """An aggregate with its percentile interval, by a bootstrap over the seeds that is stratified by environment."""
     value = float(aggregate(*samples))
     if any(sample.shape[-1] < 2 for sample in samples):
         return Estimate(value, None)
-    result = stats.bootstrap(
-        samples,
-        aggregate,
-        vectorized=True,
-        n_resamples=RESAMPLES,
-        confidence_level=CONFIDENCE,
-        method="percentile",
-        rng=rng,
-    )
-    low, high = result.confidence_interval
+    options: dict[str, Any] = {"n_resamples": RESAMPLES, "confidence_level": CONFIDENCE, "method": "percentile"}
+    low, high = stats.bootstrap(samples, aggregate, vectorized=True, rng=rng, **options).confidence_interval
     return Estimate(value, (float(low), float(high)))
 
 
 def estimate_all(scores: Mapping[str, Mapping[str, Sequence[float]]], env_ids: Sequence[str]) -> dict[str, dict[str, Estimate]]:
-    """Every aggregate over these environments for every algorithm that has them all, the best interquartile mean first."""
+    """Every aggregate over these environments, for the algorithms that were run in all, the best interquartile mean first."""
     estimates = {}
     for algo, own in scores.items():
         if set(env_ids) <= own.keys():
@@ -134,7 +101,7 @@ def estimate_all(scores: Mapping[str, Mapping[str, Sequence[float]]], env_ids: S
 
 
 def environment_sets(scores: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
-    """The sets of two or more environments that some algorithm was run in, the largest first."""
+    """The sets of two or more environments in which an algorithm was run, the largest first."""
     sets = {tuple(sorted(own)) for own in scores.values() if len(own) > 1}
     return [list(env_ids) for env_ids in sorted(sets, key=lambda env_ids: (-len(env_ids), env_ids))]
 

@@ -1,19 +1,20 @@
 """The paper's tables with our runs beside its figures: printed, or written into the docs.
 
 python benchmarks/tables.py           # prints them
-python benchmarks/tables.py --write   # puts them into README.md and docs/results.md, with the learning curves
+python benchmarks/tables.py --write   # writes them into README.md and docs/results.md, with the learning curves
 python benchmarks/tables.py --check   # writes nothing; exits with 1 if those pages are out of date
 
-The runs are those that `python benchmarks/reproduce.py` publishes. In the pages only what lies between the lines
-<!-- tables: begin --> and <!-- tables: end --> is written.
+The runs are those of results/tables.jsonl, which `python benchmarks/reproduce.py` publishes. Of the pages only the part between
+the lines <!-- tables: begin --> and <!-- tables: end --> is written.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Mapping, Sequence
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # A script finds only what lies beside it.
@@ -21,25 +22,34 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # A script find
 from rich import table as rich_table
 from rich.console import Console
 
-from benchmarks.markdown import image, link, replace_block, table
-from benchmarks.paper_tables import Runs, Table, gather, glimpses_table, main_table, others_table, runs_table
-from benchmarks.pictures import Panel, plot_panels
-from benchmarks.results import PublishedRun, folder_of, read_runs
-from benchmarks.rows import PRESETS, TASKS, PaperTask, own_recipe
+from benchmarks.paper import OTHERS, PRESETS, SEEDS, TASKS, Entries, Entry, PaperTask, gather, ram_entry, score
+from benchmarks.plots import Panel, plot_panels, save_plot
+from benchmarks.results import PROJECT, Result, read_results
+from benchmarks.scores import Summary, summarize
 
-PROJECT = Path(__file__).resolve().parent.parent
 MARKER = "tables"
-CURVES = "what was reached on validation against CPU minutes of training"
-FILE_WIDTH = 180  # Of the tables where no terminal says otherwise.
+CURVES = "learning curves: what the runs reached on validation against CPU minutes of training"
+FILE_WIDTH = 180  # Of printed tables where there is no terminal.
+NO_RESULT = "–"
+LEAST = 0.01  # The smallest shortfall that two decimals show.
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table: its title, the names of its columns, and its cells."""
+
+    title: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     options, parser = parse(arguments)
-    results = options.results or options.project / "results" / "tables"
+    results = options.results or options.project / "results" / "tables.jsonl"
     try:
-        runs, left_out = gather(read_runs(results) if any(results.glob("*/*.json")) else [])
-        texts = pages(runs, options.project) if options.write or options.check else {}
+        entries, left_out = gather(read_results(results) if results.exists() else [])
+        texts = pages(entries, options.project, results) if options.write or options.check else {}
     except (ValueError, FileNotFoundError) as error:
         parser.error(str(error))
     for reason in left_out:
@@ -47,43 +57,39 @@ def main(arguments: list[str] | None = None) -> int:
     if options.check:
         return check(texts)
     if options.write:
-        write(texts, runs, options.project)
+        write(texts, entries, options.project)
     else:
-        show(runs)
+        show(entries)
     return 0
 
 
-def show(runs: Runs) -> None:
+def show(entries: Entries) -> None:
     """Print the tables."""
     console = Console(width=None if sys.stdout.isatty() else FILE_WIDTH)
-    for one in (main_table(runs), glimpses_table(runs), others_table(runs)):
-        shown = rich_table.Table(*one.header, title=one.title, title_justify="left")
-        for row in one.rows:
+    for table in (main_table(entries), glimpses_table(entries), others_table(entries)):
+        shown = rich_table.Table(*table.header, title=table.title, title_justify="left")
+        for row in table.rows:
             shown.add_row(*row)
         console.print(shown)
 
 
-def pages(runs: Runs, project: Path) -> dict[Path, str]:
+def pages(entries: Entries, project: Path, results: Path) -> dict[Path, str]:
     """The pages with the tables in them.
 
     Raises:
-        FileNotFoundError: there is no such page.
-        ValueError: a page has no place for the tables.
+        FileNotFoundError: a page is missing.
+        ValueError: a page has no markers.
     """
     readme, docs = project / "README.md", project / "docs" / "results.md"
-    summary = panels(runs)
-    first = main_table(runs)
-    full = [f"{first.title}.", "", *table_lines(first)]
-    short = [*full, *(["", image(summary_picture(project), readme, CURVES)] if summary else [])]
-    for one in (glimpses_table(runs), others_table(runs)):
-        full += ["", f"### {one.title}", "", *table_lines(one)]
-    if runs:
-        every = runs_table(runs, partial(link, page=docs, text="json"))
-        full += ["", f"### {every.title}", "", *table_lines(every)]
-    if summary:
-        full += ["", "### Learning curves"]
-    for env_id in summary:
-        full += ["", image(picture(project, env_id), docs, f"{env_id}: {CURVES}")]
+    first = main_table(entries)
+    short = [f"{first.title}.", "", *markdown_table(first.header, first.rows)]
+    full = [*short]
+    for table in (glimpses_table(entries), others_table(entries), runs_table(entries)):
+        full += ["", f"### {table.title}", "", *markdown_table(table.header, table.rows)] if table.rows else []
+    if entries:
+        full += ["", f"Every run, with its command, machine, hyperparameters and learning curve: {link(results, docs)}."]
+    if panels(entries):
+        full += ["", "### Learning curves", "", image(picture(project), docs, CURVES)]
     texts = {}
     for page, lines in ((readme, short), (docs, full)):
         try:
@@ -93,13 +99,10 @@ def pages(runs: Runs, project: Path) -> dict[Path, str]:
     return texts
 
 
-def write(texts: Mapping[Path, str], runs: Runs, project: Path) -> None:
-    """Write the pages and their pictures."""
-    summary = panels(runs)
-    if summary:
-        plot_panels(list(summary.values()), summary_picture(project))
-    for env_id, panel in summary.items():
-        plot_panels([panel], picture(project, env_id))
+def write(texts: Mapping[Path, str], entries: Entries, project: Path) -> None:
+    """Write the pages and the picture of the learning curves."""
+    if shown := panels(entries):
+        save_plot(plot_panels(shown), picture(project))
     for page, text in texts.items():
         page.write_text(text, "utf-8")
         print(f"Written: {page}")
@@ -113,42 +116,171 @@ def check(texts: Mapping[Path, str]) -> int:
     return int(bool(stale))
 
 
-def panels(runs: Runs) -> dict[str, Panel]:
-    """The learning curves of each task that has runs as it is."""
-    shown = {env_id: panel(task, runs) for env_id, task in TASKS.items()}
-    return {env_id: one for env_id, one in shown.items() if one.curves}
+def main_table(entries: Entries) -> Table:
+    """Each task with its default number of glimpses, and its goal."""
+    rows = []
+    for task in TASKS.values():
+        own = [summarize_entry(entries, ram_entry(task, preset)) for preset in PRESETS]
+        given = [show_figure(task, figure) for figure in (task.paper[task.glimpses], task.published, task.goal)]
+        rows.append([task.title, str(task.glimpses), *given, *map(show_mean, own), show_shortfall(task, own[-1])])
+    title = "Test error in %, of Catch balls caught in %; mean ± deviation over seeds"
+    return Table(title, ["task", "glimpses", "paper", "best published", "goal", *PRESETS.values(), "against the goal"], rows)
 
 
-def panel(task: PaperTask, runs: Runs) -> Panel:
+def glimpses_table(entries: Entries) -> Table:
+    """The paper's numbers of glimpses."""
+    rows = []
+    for task in TASKS.values():
+        for glimpses, figure in task.paper.items():
+            if len(task.paper) > 1:
+                own = [show_mean(summarize_entry(entries, ram_entry(task, preset, glimpses))) for preset in PRESETS]
+                rows.append([task.title, str(glimpses), show_figure(task, figure), *own])
+    return Table("Fewer glimpses, test error in %", ["task", "glimpses", "paper", *PRESETS.values()], rows)
+
+
+def others_table(entries: Entries) -> Table:
+    """The paper's other models."""
+    rows = [
+        [task.title, OTHERS[algo], show_figure(task, figure), show_mean(summarize_entry(entries, Entry(task.env_id, algo)))]
+        for task in TASKS.values()
+        for algo, figure in task.others.items()
+    ]
+    return Table("Other models, test error in %", ["task", "model", "paper", "ours"], rows)
+
+
+def runs_table(entries: Entries) -> Table:
+    """The runs of each entry: what they reached, their cost, and the commits they were run at."""
+    header = ["environment", "runs", "seeds", "validation, %", "test, %", "CPU s", "epochs or frames", "commit"]
+    rows = []
+    for task in TASKS.values():
+        for place in sorted((one for one in entries if one.env_id == task.env_id), key=rank):
+            group = entries[place]
+            reached = [
+                show_spread(summarize([score(task, result.row[name]) for result in group]))
+                for name in ("validation_error", "test_error")
+            ]
+            seconds = f"{summarize([result.row['train_cpu_seconds'] for result in group]).mean:.0f}{' + GPU' * uses_gpu(group)}"
+            seeds = ", ".join(str(result.seed) for result in group)
+            commits = ", ".join(dict.fromkeys(show_commit(result.row["commit"]) for result in group))
+            rows.append([task.env_id, place.name, seeds, *reached, seconds, show_amount(group), commits])
+    return Table("The runs, in % as above", header, rows)
+
+
+def rank(place: Entry) -> tuple[bool, int, str]:
+    """The order of a task's entries: ours by falling number of glimpses, then the other models."""
+    return place.algo != "ram", -(place.glimpses or TASKS[place.env_id].glimpses), place.name
+
+
+def summarize_entry(entries: Entries, place: Entry) -> Summary | None:
+    """The mean over the seeds of an entry on test, in the figures of its task; None without runs."""
+    task, group = TASKS[place.env_id], entries.get(place)
+    return summarize([score(task, result.row["test_error"]) for result in group]) if group else None
+
+
+def show_figure(task: PaperTask, figure: float) -> str:
+    """Such as "1.07", of Catch "85"."""
+    return f"{figure:g}" if task.caught else f"{figure:.2f}"
+
+
+def show_spread(summary: Summary) -> str:
+    """Such as "0.58 ± 0.03"."""
+    return f"{summary.mean:.2f}{'' if summary.deviation is None else f' ± {summary.deviation:.2f}'}"
+
+
+def show_mean(summary: Summary | None) -> str:
+    """Such as "0.58 ± 0.03 (3 seeds)"."""
+    return f"{show_spread(summary)} ({count_seeds(summary.seeds)})" if summary else NO_RESULT
+
+
+def count_seeds(number: int) -> str:
+    """Such as "3 seeds"."""
+    return f"{number} seed{'s' if number > 1 else ''}"
+
+
+def show_shortfall(task: PaperTask, summary: Summary | None) -> str:
+    """Such as "reached", "misses by 0.12" or, with fewer seeds than the goal asks for, "misses by 0.12 (1 of 3 seeds)"."""
+    if summary is None:
+        return NO_RESULT
+    gap = round(task.goal - summary.mean if task.caught else summary.mean - task.goal, 6)  # The data have four decimals.
+    amount = f"{gap:.2f}" if gap >= LEAST / 2 else f"less than {LEAST}"
+    verdict = "reached" if gap <= 0 else f"misses by {amount}"
+    return verdict if summary.seeds >= SEEDS else f"{verdict} ({summary.seeds} of {SEEDS} seeds)"
+
+
+def show_amount(group: Sequence[Result]) -> str:
+    """The number of epochs, or of frames where there are no images; a mean over the runs."""
+    if "dataset_size" not in group[0].row:
+        return f"{summarize([result.row['n_timesteps'] for result in group]).mean / 1e6:.1f} M frames"
+    epochs = [one.row["n_timesteps"] / one.curve["length"].mean() / one.row["dataset_size"] for one in group]
+    return f"{summarize(epochs).mean:.0f}"
+
+
+def show_commit(commit: str | None) -> str:
+    """Such as "`5949b9932d`", or "`5949b9932d-dirty`" where changes were not committed."""
+    if commit is None:
+        return NO_RESULT
+    return f"`{commit[:10]}{'-dirty' if commit.endswith('-dirty') else ''}`"
+
+
+def panels(entries: Entries) -> list[Panel]:
+    """The learning curves of each task that has runs with its default number of glimpses."""
+    shown = (panel(task, entries) for task in TASKS.values())
+    return [one for one in shown if one.curves]
+
+
+def panel(task: PaperTask, entries: Entries) -> Panel:
     """A task's learning curves, beside the paper's figure and the goal."""
     curves = {}
     for preset, column in PRESETS.items():
-        if group := runs.get(own_recipe(task, preset)):
-            curves[f"{column} ({describe_group(group)})"] = [run.curve for run in group]
+        if group := entries.get(ram_entry(task, preset)):
+            curves[f"{column} ({describe_group(group)})"] = [result.curve for result in group]
     levels = {"the paper (test)": task.paper[task.glimpses], "goal (test)": task.goal}
     return Panel(task.title, curves, levels, "success" if task.caught else "error")
 
 
-def describe_group(group: Sequence[PublishedRun]) -> str:
-    """Such as "3 seeds" or, where CPU minutes are not those of a CPU alone, "3 seeds, with a GPU"."""
-    seeds = f"{len(group)} seed{'s' if len(group) > 1 else ''}"
-    machines = {machine for run in group for machine in run.result["machine"].split(", then ")}
-    return seeds if all(machine.endswith(", cpu") for machine in machines) else f"{seeds}, with a GPU"
+def describe_group(group: Sequence[Result]) -> str:
+    """Such as "3 seeds" or "3 seeds, with a GPU"."""
+    return count_seeds(len(group)) + ", with a GPU" * uses_gpu(group)
 
 
-def picture(project: Path, env_id: str) -> Path:
-    """Where the learning curves of an environment lie."""
-    return project / "docs" / "images" / f"tables_{folder_of(env_id)}.png"
+def uses_gpu(group: Sequence[Result]) -> bool:
+    """Whether a GPU did a part of the work."""
+    machines = (machine for result in group for machine in result.row["machine"].split(", then "))
+    return not all(machine.endswith(", cpu") for machine in machines)
 
 
-def summary_picture(project: Path) -> Path:
-    """Where those of all environments together lie."""
+def picture(project: Path) -> Path:
+    """Where the learning curves are drawn."""
     return project / "docs" / "images" / "tables.png"
 
 
-def table_lines(one: Table) -> list[str]:
-    """A table in Markdown."""
-    return table(one.header, one.rows)
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """A table's lines in Markdown."""
+    return [f"| {' | '.join(row)} |" for row in (header, ["---"] * len(header), *rows)]
+
+
+def image(path: Path, page: Path, text: str | None = None) -> str:
+    """A picture on the page, with its name or a text for those who can't see it."""
+    return f"![{text or path.stem}]({Path(os.path.relpath(path, page.parent)).as_posix()})"
+
+
+def link(path: Path, page: Path) -> str:
+    """A link from the page to a file, by the file's name."""
+    return f"[{path.name}]({Path(os.path.relpath(path, page.parent)).as_posix()})"
+
+
+def replace_block(page: str, name: str, lines: Sequence[str]) -> str:
+    """The page with other lines between its markers of that name.
+
+    Raises:
+        ValueError: the page has not each marker once, in their order.
+    """
+    begin, end = (f"<!-- {name}: {what} -->\n" for what in ("begin", "end"))
+    before, found, rest = page.partition(begin)
+    _, closed, after = rest.partition(end)
+    if not (found and closed) or page.count(begin) + page.count(end) != 2:
+        raise ValueError(f"the page must hold a line {begin.strip()} and after it a line {end.strip()}, each once")
+    return "\n".join([before + begin, *lines, "", end + after])
 
 
 def parse(arguments: list[str] | None) -> tuple[argparse.Namespace, argparse.ArgumentParser]:
@@ -157,7 +289,7 @@ def parse(arguments: list[str] | None) -> tuple[argparse.Namespace, argparse.Arg
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--write", action="store_true", help="write the tables and the learning curves into the docs")
     what.add_argument("--check", action="store_true", help="write nothing, exit with 1 if the docs are out of date")
-    parser.add_argument("--results", type=Path, help="the published runs (default: results/tables of the project)")
+    parser.add_argument("--results", type=Path, help="the table of runs (default: results/tables.jsonl of the project)")
     parser.add_argument("--project", type=Path, default=PROJECT, help="the folder with README.md and docs (default: this one)")
     return parser.parse_args(arguments), parser
 

@@ -6,129 +6,116 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("torch")
+torch = pytest.importorskip("torch")
 pytest.importorskip("scipy")
 
-from agents import trial
-from agents.trial import Trial, open_run
-from benchmarks import cells, compare, matrix
-from benchmarks.compare import main
-from benchmarks.matrix import pairs_for
-from benchmarks.results import read_comparison, read_runs
+from agents.training.run import open_run, store
+from benchmarks.compare import main, pairs_for, parse, plan
+from benchmarks.results import read_results
+from train_agent import parse_config
 
 ROOT = Path(__file__).resolve().parent.parent
 SHORT = ["--envs", "GlimpseCatch-v0", "-n", "1000", "--jobs", "1"]
 
 # Stands in for train_agent.py: notes that it was started and leaves a result; "a2c" fails until there is a file "mended".
 STAND_IN = """
-import json, sys
+import sys
+sys.path[:0] = {paths!r}
 from pathlib import Path
-import numpy as np
+from finished_runs import finish_run
 
-folder = Path("here")
 asked = dict(zip(sys.argv[1::2], sys.argv[2::2]))
-run = Path(asked["--folder"])
-with open(folder / "starts", "a") as file:
-    file.write(f"{asked['--algo']}{asked['--seed']} ")
-if asked["--algo"] == "a2c" and not (folder / "mended").exists():
+with open("starts", "a") as file:
+    file.write(asked["--algo"] + asked["--seed"] + " ")
+if asked["--algo"] == "a2c" and not Path("mended").exists():
     sys.exit("it broke")
-one = np.full((1, 4), 0.5)
-curve = {"timesteps": [1000], "train_seconds": [1.0], "cpu_seconds": [0.9], "successes": one, "results": one, "ep_lengths": one}
-np.savez(run / "evaluations.npz", **curve)
-result = {"env": asked["--env"], "algo": asked["--algo"], "seed": int(asked["--seed"]), "success_rate": 0.5, "mean_reward": 0.5,
-          "n_timesteps": 1000, "train_seconds": 1.0, "train_cpu_seconds": 0.9, "commit": "c0", "machine": "m", "torch": "t"}
-(run / "result.json").write_text(json.dumps(result))
+run = Path(asked["--folder"])
+finish_run(run / "made", asked["--env"], asked["--algo"], int(asked["--seed"]), error=50.0, n_timesteps=1000)
+for path in (run / "made").iterdir():
+    path.rename(run / path.name)
 """
 
 
 @pytest.fixture
-def stand_in(tmp_path, monkeypatch):
-    """A folder in which train_agent.py is the stand-in; returns the starts so far."""
+def compare(tmp_path, monkeypatch):
+    """Runs command lines in a folder of their own with the stand-in."""
     monkeypatch.chdir(tmp_path)
-    Path("here").mkdir()
-    Path("train.py").write_text(STAND_IN)
-    monkeypatch.setattr(cells, "TRAIN", tmp_path / "train.py")
-    return lambda: Path("here/starts").read_text().split()
+    script = tmp_path / "train.py"
+    script.write_text(STAND_IN.format(paths=[str(ROOT / "tests"), str(ROOT)]))
+    return lambda *arguments: main(list(arguments), script)
 
 
-def test_all_of_a_seed_comes_first_and_more_seeds_run_what_is_missing(stand_in, capsys):
-    assert main(["--algos", "ram", "ppo", "--seeds", "2", *SHORT]) == 0
-    assert stand_in() == ["ram0", "ppo0", "ram1", "ppo1"]
-    assert "[4/4] GlimpseCatch-v0/ppo_seed1: success 50.00 %, 1,000 steps, 1 CPU seconds" in capsys.readouterr().out
-    assert main(["--algos", "ram", "ppo", "sac", "--seeds", "3", *SHORT]) == 0
-    assert stand_in()[4:] == ["sac0", "sac1", "ram2", "ppo2", "sac2"]
+def starts():
+    """The runs that the stand-in was started for."""
+    return Path("starts").read_text().split() if Path("starts").exists() else []
+
+
+def test_all_of_a_seed_comes_first_and_more_seeds_run_what_is_missing(compare, capsys):
+    assert compare("--algos", "ram", "ppo", "--seeds", "2", *SHORT) == 0
+    assert starts() == ["ram0", "ppo0", "ram1", "ppo1"]
+    assert "[4/4] GlimpseCatch-v0/ppo_seed1: success 50.00 %, 1,000 steps, 181 CPU seconds" in capsys.readouterr().out
+    assert compare("--algos", "ram", "ppo", "sac", "--seeds", "3", *SHORT) == 0
+    assert starts()[4:] == ["sac0", "sac1", "ram2", "ppo2", "sac2"]
     assert "9 runs, 4 finished already" in capsys.readouterr().out
-    assert len(read_runs(Path("logs/compare/results"))) == 9
-    comparison = read_comparison(Path("logs/compare/results"))
+    results = read_results(Path("logs/compare/results.jsonl"))
+    assert len(results) == 9
     command = "python benchmarks/compare.py --algos ram ppo sac --seeds 3 --envs GlimpseCatch-v0 -n 1000 --jobs 1"
-    assert [entry["command"] for entry in comparison["commands"]] == [command]
-    assert comparison["algorithms"]["ram"]["summary"]
-    assert command in Path("logs/compare/leaderboard.md").read_text()
+    assert {result.row["comparison_command"] for result in results} == {command}
+    assert all(result.row["summary"] for result in results)
+    # A command whose runs are a part of these takes no credit for them.
+    assert compare("--algos", "ram", "--seeds", "1", *SHORT) == 0
+    assert {one.row["comparison_command"] for one in read_results(Path("logs/compare/results.jsonl"))} == {command}
+    assert command in Path("logs/compare/leaderboard.md").read_text("utf-8")
 
 
-def test_a_failed_run_is_told_and_the_others_go_on(stand_in, capsys):
+def test_a_failed_run_is_told_and_the_others_go_on(compare, capsys):
     command = ["--algos", "a2c", "ram", "--seeds", "1", *SHORT]
-    assert main(command) == 1
+    assert compare(*command) == 1
     out, err = capsys.readouterr()
     assert "[1/2] GlimpseCatch-v0/a2c_seed0: failed with exit status 1" in out
     assert "a2c_seed0 failed" in err and "it broke" in err and "runs/GlimpseCatch-v0/a2c_seed0/log.txt" in err
-    assert "a2c |" not in Path("logs/compare/leaderboard.md").read_text()
-    Path("here/mended").touch()
-    assert main(command) == 0
-    assert stand_in() == ["a2c0", "ram0", "a2c0"]
-    assert "a2c |" in Path("logs/compare/leaderboard.md").read_text()
+    assert "a2c |" not in Path("logs/compare/leaderboard.md").read_text("utf-8")
+    Path("mended").touch()
+    assert compare(*command) == 0
+    assert starts() == ["a2c0", "ram0", "a2c0"]
+    assert "a2c |" in Path("logs/compare/leaderboard.md").read_text("utf-8")
 
 
-def test_page_and_results_go_where_they_are_wanted(stand_in):
-    assert main(["--algos", "ram", "--seeds", "1", *SHORT, "--out", "runs", "--page", "docs/board.md", "--results", "kept"]) == 0
-    names = {str(path.relative_to("kept")) for path in Path("kept").rglob("*.*")}
-    assert names == {"comparison.json", "GlimpseCatch-v0/ram_seed0.json", "GlimpseCatch-v0/ram_seed0.csv"}
-    assert {path.name for path in Path("docs").rglob("*.*")} == {"board.md", "board.csv", "GlimpseCatch-v0.png"}
+def test_page_and_results_are_written_where_they_are_wanted(compare):
+    places = ["--out", "runs", "--page", "docs/board.md", "--results", "kept/study.jsonl"]
+    assert compare("--algos", "ram", "--seeds", "1", *SHORT, *places) == 0
+    assert [result.run for result in read_results(Path("kept/study.jsonl"))] == ["ram_seed0"]
+    assert {path.name for path in Path("docs").rglob("*.*")} == {"board.md", "GlimpseCatch-v0.png"}
 
 
-def test_pairs_that_cannot_go_together_are_left_out(stand_in, capsys):
-    assert main(["--algos", "fc64", "ram", "--seeds", "1", *SHORT]) == 0
+def test_pairs_that_cannot_go_together_are_left_out(compare, capsys):
+    assert compare("--algos", "fc64", "ram", "--seeds", "1", *SHORT) == 0
     assert "Left out: fc64 on GlimpseCatch-v0: " in capsys.readouterr().out
-    assert stand_in() == ["ram0"]
+    assert starts() == ["ram0"]
 
 
-def test_settings_go_to_all_or_to_one(stand_in):
-    options = ["--params", "n_envs:8", "ppo:n_steps:16", "--env-kwargs", "size:12", "--minutes", "0.5", "--evaluations", "3"]
-    options = compare.parse(["--algos", "ram", "ppo", "--envs", "GlimpseCatch-v0", "--seeds", "1", *options])[0]
-    ram, ppo = matrix.plan(options)
-    folder = str(Path("logs/compare/runs/GlimpseCatch-v0/ram_seed0"))
+def test_hyperparameters_are_those_of_all_or_of_one(tmp_path):
+    options = ["--hyperparams", "n_envs:8", "ppo:n_steps:16", "--env-kwargs", "size:12", "--minutes", "0.5", "--evaluations", "3"]
+    options += ["--algos", "ram", "ppo", "--envs", "GlimpseCatch-v0", "--seeds", "1", "--out", str(tmp_path)]
+    ram, ppo = plan(parse(options)[0], "the command")
     budget = ["--minutes", "0.5", "--clock", "cpu", "--evaluations", "3", "--device", "cpu"]
-    expected = ["--algo", "ram", "--env", "GlimpseCatch-v0", "--seed", "0", *budget, "--folder", folder]
-    assert list(ram.arguments) == [*expected, "-params", "n_envs:8", "--env-kwargs", "size:12"]
-    assert ppo.arguments[-5:] == ("-params", "n_envs:8", "n_steps:16", "--env-kwargs", "size:12")
+    changes = ["-params", "n_envs:8", "--env-kwargs", "size:12"]
+    folder = ["--folder", str(tmp_path / "runs" / "GlimpseCatch-v0" / "ram_seed0")]
+    expected = ["--algo", "ram", "--env", "GlimpseCatch-v0", "--seed", "0", *budget, *changes, *folder]
+    assert list(ram.command[2:]) == expected
+    assert ppo.command[-7:-2] == ("-params", "n_envs:8", "n_steps:16", "--env-kwargs", "size:12")
+    assert ppo.facts["comparison_command"] == "the command"
     assert pairs_for(["policy_kwargs:{'a': 1}", "A:b:c:d", "B:x:1"], "A", ["A", "B"]) == ["policy_kwargs:{'a': 1}", "b:c:d"]
 
 
-def kept_run(**changes):
-    """A run as train_agent.py begins it."""
+def test_a_run_that_was_asked_for_differently_is_not_taken(compare, capsys):
     folder = "logs/compare/runs/GlimpseCatch-v0/ppo_seed0"
-    open_run(
-        Trial(**{"env": "GlimpseCatch-v0", "folder": folder, "algo": "ppo", "n_timesteps": 1000, "device": "cpu", **changes})
-    )
-
-
-def test_a_run_that_was_asked_for_differently_is_not_taken(stand_in, capsys):
-    kept_run(n_timesteps=2000)
+    asked = ["--algo", "ppo", "--env", "GlimpseCatch-v0", "-n", "2000", "--device", "cpu", "--folder", folder]
+    store(open_run(parse_config(asked)), torch.device("cpu"))
     with pytest.raises(SystemExit):
-        main(["--algos", "ppo", "--seeds", "1", *SHORT])
-    assert "logs/compare/runs/GlimpseCatch-v0/ppo_seed0 holds a run with n_timesteps=2000" in capsys.readouterr().err
-    assert not Path("here/starts").exists()
-
-
-def test_a_run_with_other_hyperparameters_is_not_taken(stand_in, capsys, monkeypatch, tmp_path):
-    monkeypatch.setattr(trial, "HYPERPARAMS", tmp_path)
-    Path("ppo.yml").write_text("GlimpseCatch-v0: {learning_rate: 0.1, env_kwargs: {size: 12}}")
-    kept_run()
-    assert main(["--algos", "ppo", "--seeds", "1", *SHORT]) == 0
-    Path("ppo.yml").write_text("GlimpseCatch-v0: {learning_rate: 0.2, env_kwargs: {size: 12}}")
-    with pytest.raises(SystemExit):
-        main(["--algos", "ppo", "--seeds", "1", *SHORT])
-    assert "ppo_seed0 holds a run with learning_rate=0.1, its settings have 0.2 now" in capsys.readouterr().err
+        compare("--algos", "ppo", "--seeds", "1", *SHORT)
+    assert f"{folder} holds a run with n_timesteps=2000" in capsys.readouterr().err
+    assert not starts()
 
 
 @pytest.mark.parametrize(
@@ -139,17 +126,17 @@ def test_a_run_with_other_hyperparameters_is_not_taken(stand_in, capsys, monkeyp
         (["--algos", "ram", "-n", "10", "--seeds", "0"], "--seeds must be above 0, got 0"),
         (["--algos", "rom", "-n", "10"], "algo must be one of"),
         (["--algos", "ram", "-n", "10", "--envs", "GlimpseNothing-v0"], "GlimpseNothing"),
-        (["--algos", "ram", *SHORT, "--params", "gamma"], "'gamma' must have the form NAME:VALUE"),
-        (["--algos", "ram", *SHORT, "--params", "ram:gamma"], "'gamma' must have the form NAME:VALUE"),
-        (["--algos", "ram", *SHORT, "--params", "ppo:gamma:1"], "ppo:gamma:1 is for an algorithm that is not among --algos ram"),
+        (["--algos", "ram", *SHORT, "-params", "gamma"], "'gamma' must have the form NAME:VALUE"),
+        (["--algos", "ram", *SHORT, "-params", "ram:gamma"], "'gamma' must have the form NAME:VALUE"),
+        (["--algos", "ram", *SHORT, "-params", "ppo:gamma:1"], "ppo:gamma:1 is for an algorithm that is not among --algos ram"),
         (["--algos", "ram", *SHORT, "--imports", "no_such_module"], "no_such_module"),
     ],
 )
-def test_bad_input_is_named(options, message, stand_in, capsys):
+def test_bad_input_is_named(options, message, compare, capsys):
     with pytest.raises(SystemExit):
-        main(options)
+        compare(*options)
     assert message in capsys.readouterr().err
-    assert not Path("here/starts").exists()
+    assert not starts()
 
 
 OWN = '''
@@ -161,9 +148,9 @@ from agents import register_algorithm
 
 
 @register_algorithm("my_a2c", action_format="multidiscrete")
-def my_a2c(env, **settings):
+def my_a2c(env, **hyperparams):
     """SB3's A2C with rollouts of an episode."""
-    return A2C("MultiInputPolicy", env, n_steps=3, **settings)
+    return A2C("MultiInputPolicy", env, n_steps=3, **hyperparams)
 
 
 @register_algorithm("my_reinforce", action_format="discrete")
@@ -198,7 +185,7 @@ def test_algorithms_of_ones_own_join_the_comparison(tmp_path):
     (tmp_path / "my_algorithms.py").write_text(OWN)
     names = ["my_a2c", "my_reinforce"]
     command = ["--imports", "my_algorithms", "--algos", *names, "--envs", "GlimpseMNIST-v0", "--seeds", "1", "-n", "480"]
-    command += ["--evaluations", "2", "--params", "n_envs:16", "my_reinforce:learning_rate:0.02"]
+    command += ["--evaluations", "2", "-params", "n_envs:16", "my_reinforce:learning_rate:0.02"]
     command += ["--env-kwargs", "dataset:mnist-5k", "num_glimpses:3", "--jobs", "2"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
@@ -219,5 +206,5 @@ def test_algorithms_of_ones_own_join_the_comparison(tmp_path):
         assert result["n_timesteps"] == 480
         assert result["test_episodes"] == 500
         assert result["command"].startswith(f"python train_agent.py --algo {name} --env GlimpseMNIST-v0 --seed 0 -n 480")
-        assert result["command"].endswith("--imports my_algorithms")
-    assert result["settings"]["learning_rate"] == 0.02
+        assert "--imports my_algorithms" in result["command"]
+    assert result["hyperparams"]["learning_rate"] == 0.02

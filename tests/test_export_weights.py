@@ -9,7 +9,8 @@ torch = pytest.importorskip("torch")
 from safetensors.torch import load_file
 
 from agents import RAM, load_pretrained, pretrained_ids
-from agents.training import run_trial
+from agents.training.config import RunConfig
+from agents.training.run import run
 from benchmarks.export_weights import main
 
 
@@ -19,7 +20,7 @@ def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("logs") / "run_1"
     options = {"evaluations": 1, "n_envs": 32, "figures": False, "device": "cpu", "command": "python train_agent.py", "seed": 5}
     env_kwargs = {"dataset": "mnist-5k", "num_glimpses": 3}
-    run_trial({"env": "GlimpseMNIST-v0", "folder": folder, "n_timesteps": 192, "env_kwargs": env_kwargs, **options})
+    run(RunConfig("GlimpseMNIST-v0", folder, n_timesteps=192, env_kwargs=env_kwargs, **options))
     return folder
 
 
@@ -59,7 +60,7 @@ def test_the_best_on_validation_is_stored(finished, tmp_path):
     stored = load_file(path)
     assert stored.keys() == best.keys()
     assert all(torch.equal(stored[name], tensor) for name, tensor in best.items())
-    assert load_pretrained("GlimpseMNIST-v0", folder=to, device="cpu").policy.scan_steps == 7
+    assert load_pretrained("GlimpseMNIST-v0", folder=to, device="cpu").policy.options.path_steps == 7
     rows = dict(re.findall(r"^\| ([^|]+) \| (.+) \|$", path.with_suffix(".md").read_text("utf-8"), re.MULTILINE))
     assert rows["test error"] == f"{result['test_error']:g} % of 500 images"
     assert rows["validation error"] == f"{result['validation_error']:g} % of 500 images"

@@ -1,29 +1,29 @@
-import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-pytest.importorskip("torch")
+torch = pytest.importorskip("torch")
 pytest.importorskip("scipy")
 
-import yaml
+from finished_runs import finish_run
 
-from agents import trial
-from agents.trial import Trial, open_run, read_settings
-from benchmarks import cells
+from agents.training.config import read_hyperparams
+from agents.training.run import open_run, store
 from benchmarks.reproduce import main, parse, plan, wanted
-from benchmarks.results import read_runs
+from benchmarks.results import read_results
+from train_agent import parse_config
 
+ROOT = Path(__file__).resolve().parent.parent
 MNIST, CATCH = "GlimpseMNIST-v0", "GlimpseCatch-v0"
 CLUTTERED, LARGE = "GlimpseClutteredMNIST-v0", "GlimpseClutteredMNIST100-v0"
 ONE = ["--rows", CATCH, "--presets", "best", "--seeds", "1", "--jobs", "1"]
 
 # Stands in for train_agent.py: notes what was asked and leaves a result; Catch fails until there is a file "mended".
 STAND_IN = """
-import json, sys
+import sys
+sys.path[:0] = {paths!r}
 from pathlib import Path
-import numpy as np
+from finished_runs import finish_run
 
 with open("asked", "a") as file:
     file.write(" ".join(sys.argv[1:]) + "\\n")
@@ -31,34 +31,23 @@ asked = dict(zip(sys.argv[1::2], sys.argv[2::2]))
 if asked["--env"] == "GlimpseCatch-v0" and not Path("mended").exists():
     sys.exit("it broke")
 run = Path(asked["--folder"])
-one = np.full((1, 4), 0.5)
-curve = {"timesteps": [1000], "train_seconds": [1.0], "cpu_seconds": [0.9], "successes": one, "results": one, "ep_lengths": one}
-np.savez(run / "evaluations.npz", **curve)
-result = {"env": asked["--env"], "algo": "ram", "preset": asked["--preset"], "seed": int(asked["--seed"]), "env_kwargs": {},
-          "success_rate": 0.5, "n_timesteps": 1000, "train_cpu_seconds": 0.9}
-(run / "result.json").write_text(json.dumps(result))
+finish_run(run / "made", asked["--env"], seed=int(asked["--seed"]), preset=asked["--preset"])
+for path in (run / "made").iterdir():
+    path.rename(run / path.name)
 """
 
 
 @pytest.fixture
-def settings(tmp_path, monkeypatch):
-    """A folder to be in, with settings of its own."""
+def reproduce(tmp_path, monkeypatch):
+    """Runs command lines in a folder of their own with the stand-in."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(trial, "HYPERPARAMS", tmp_path)
-    entries = {f"{env_id}/{preset}": {"n_timesteps": 1000} for env_id in (MNIST, CATCH) for preset in ("paper", "best")}
-    Path("ram.yml").write_text(yaml.safe_dump(entries))
-
-
-@pytest.fixture
-def stand_in(settings, tmp_path, monkeypatch):
-    """A folder in which train_agent.py is the stand-in; returns what was asked of it so far."""
-    Path("train.py").write_text(STAND_IN)
-    monkeypatch.setattr(cells, "TRAIN", tmp_path / "train.py")
-    return lambda: Path("asked").read_text().splitlines()
+    script = tmp_path / "train.py"
+    script.write_text(STAND_IN.format(paths=[str(ROOT / "tests"), str(ROOT)]))
+    return lambda *arguments: main(list(arguments), script)
 
 
 def names(*arguments):
-    return [recipe.run_name(seed) for recipe, seed in wanted(parse(list(arguments))[0])]
+    return [f"{entry.env_id}/{entry.run(seed)}" for entry, seed in wanted(parse(list(arguments))[0])]
 
 
 def test_all_of_a_seed_comes_first_and_one_seed_is_enough_for_the_rest():
@@ -77,74 +66,77 @@ def test_all_of_a_seed_comes_first_and_one_seed_is_enough_for_the_rest():
     assert len(names("--glimpses", "all", "--others")) == 3 * 5 * 2 + 2 * (5 + 2 + 2 + 2) + 11
 
 
-def test_the_command_of_a_row(settings):
-    options = parse(["--rows", MNIST, "--presets", "best", "--seeds", "1", "--glimpses", "all", "--device", "cpu"])[0]
-    first, fewer = plan(options)[:2]
+def test_the_command_of_an_entry():
+    options = ["--rows", MNIST, "--presets", "best", "--seeds", "1", "--glimpses", "all", "--others", "--device", "cpu"]
+    first, fewer, *_, conv = plan(parse(options)[0])
     folder = str(Path("logs/tables/GlimpseMNIST-v0/ram_best_seed0"))
-    assert list(first.arguments) == [*f"--env {MNIST} --preset best --seed 0 --device cpu --folder".split(), folder]
-    assert fewer.arguments[:6] == ("--env", MNIST, "--preset", "best", "--env-kwargs", "num_glimpses:2")
-    assert fewer.arguments[6:8] == ("-n", str(read_settings(first.trial())["n_timesteps"] * 2 // 7))
-    assert fewer.trial().env_kwargs == {"num_glimpses": 2}
+    assert list(first.command[2:]) == [*f"--env {MNIST} --preset best --seed 0 --device cpu --folder".split(), folder]
+    steps = read_hyperparams(parse_config(first.command[2:]))[0]["n_timesteps"] * 2 // 7
+    glimpses = ("--env-kwargs", "num_glimpses:2", "-n", str(steps))
+    assert fewer.command[2:12] == ("--env", MNIST, "--preset", "best", *glimpses, "--seed", "0")
+    assert parse_config(fewer.command[2:]).env_kwargs == {"num_glimpses": 2}
+    assert conv.command[2:6] == ("--algo", "conv", "--env", MNIST)
 
 
-def test_a_failed_run_is_told_and_the_same_command_goes_on(stand_in, capsys):
+def test_every_entry_of_the_tables_has_hyperparameters_that_leave_its_task_as_it_is():
+    assert len(plan(parse(["--seeds", "1", "--glimpses", "all", "--others"])[0])) == 10 + 2 * 11 + 11
+
+
+def test_a_failed_run_is_told_and_the_same_command_resumes(reproduce, capsys):
     command = ["--rows", CATCH, MNIST, "--presets", "best", "--seeds", "1", "--jobs", "1"]
-    assert main(command) == 1
+    assert reproduce(*command) == 1
     out, err = capsys.readouterr()
     assert "[1/2] GlimpseCatch-v0/ram_best_seed0: failed with exit status 1" in out
     assert "it broke" in err
-    assert [path.name for path in sorted(Path("results/tables").rglob("*.*"))] == ["ram_best_seed0.csv", "ram_best_seed0.json"]
+    assert [(one.env_id, one.run) for one in read_results(Path("results/tables.jsonl"))] == [(MNIST, "ram_best_seed0")]
     Path("mended").touch()
-    assert main(command) == 0
+    assert reproduce(*command) == 0
     assert "2 runs, 1 finished already" in capsys.readouterr().out
-    assert [line.split()[1] for line in stand_in()] == [CATCH, MNIST, CATCH]
-    assert [(run.env_id, run.result["seed"]) for run in read_runs(Path("results/tables"))] == [(CATCH, 0), (MNIST, 0)]
+    assert [line.split()[1] for line in Path("asked").read_text().splitlines()] == [CATCH, MNIST, CATCH]
+    assert [(one.env_id, one.seed) for one in read_results(Path("results/tables.jsonl"))] == [(CATCH, 0), (MNIST, 0)]
 
 
-def finished_run(folder, **changes):
-    """A run of train_agent.py as it ends, asked for by hand."""
-    folder.mkdir(parents=True)
-    one = np.ones((1, 4))
-    curve = {"timesteps": [1], "train_seconds": [1.0], "cpu_seconds": [1.0], "successes": one, "results": one, "ep_lengths": one}
-    np.savez(folder / "evaluations.npz", **curve)
-    result = {"env": MNIST, "algo": "ram", "preset": "paper", "seed": 3, "env_kwargs": {"num_glimpses": 4}}
-    result |= {"settings": {"n_timesteps": 571, "n_envs": 128, "matmul_precision": "highest"}, **changes}
-    (folder / "result.json").write_text(json.dumps(result))
+def finish_by_hand(folder, arguments, **changes):
+    """A run of train_agent.py as it ends, with the hyperparameters that these arguments have."""
+    config = parse_config(arguments)
+    hyperparams, env_kwargs = read_hyperparams(config)
+    asked = {"algo": config.algo, "preset": config.preset, "hyperparams": hyperparams, "env_kwargs": env_kwargs}
+    finish_run(Path(folder), config.env, seed=3, **{**asked, **changes})
 
 
-def test_runs_made_by_hand_are_published(settings, capsys):
-    finished_run(Path("logs/a"))
-    other = {"algo": "conv", "preset": None, "seed": 0}
-    conv = read_settings(Trial(MNIST, "", "conv"))
-    finished_run(Path("logs/b"), **other, env_kwargs={"num_glimpses": 1}, settings=conv)
-    assert main(["--publish", "logs/a", "logs/b", "--results", "kept"]) == 0
-    found = {path.as_posix() for path in Path("kept").rglob("*.json")}
-    assert found == {f"kept/{MNIST}/ram_paper_4glimpses_seed3.json", f"kept/{MNIST}/conv_seed0.json"}
-    assert f"logs/a published as kept/{MNIST}/ram_paper_4glimpses_seed3.json" in capsys.readouterr().out
+def test_runs_made_by_hand_are_published(reproduce, capsys):
+    steps = read_hyperparams(parse_config(["--env", MNIST, "--preset", "paper"]))[0]["n_timesteps"] * 4 // 7
+    finish_by_hand("logs/a", ["--env", MNIST, "--preset", "paper", "--env-kwargs", "num_glimpses:4", "-n", str(steps)])
+    finish_by_hand("logs/b", ["--env", MNIST, "--algo", "conv"])
+    assert reproduce("--publish", "logs/a", "logs/b", "--results", "kept.jsonl") == 0
+    runs = [result.run for result in read_results(Path("kept.jsonl"))]
+    assert runs == ["conv_seed3", "ram_paper_4glimpses_seed3"]
+    assert "logs/a published as ram_paper_4glimpses_seed3 in kept.jsonl" in capsys.readouterr().out
 
 
-def test_nothing_is_published_where_something_does_not_belong(settings, capsys):
-    finished_run(Path("logs/a"))
-    finished_run(Path("logs/b"), preset=None)
-    finished_run(Path("logs/c"), settings={"n_timesteps": 500, "n_envs": 128, "matmul_precision": "highest"})
+def test_nothing_is_published_where_something_does_not_belong(reproduce, capsys):
+    finish_by_hand("logs/a", ["--env", MNIST, "--preset", "paper"])
+    finish_by_hand("logs/b", ["--env", MNIST])
+    finish_by_hand("logs/c", ["--env", MNIST, "--preset", "paper", "-n", "500"])
     for folder, message in (
-        ("logs/b", "logs/b belongs to no row: algo in"),
-        ("logs/c", "logs/c holds a run with n_timesteps=500, its settings have 571 now: its row is run with those"),
+        ("logs/b", "logs/b belongs to no entry of the tables: algo in"),
+        ("logs/c", "logs/c holds a run with n_timesteps=500, its hyperparameters have "),
         ("logs/d", "logs/d holds no result.json"),
     ):
         with pytest.raises(SystemExit):
-            main(["--publish", "logs/a", folder])
+            reproduce("--publish", "logs/a", folder)
         assert message in capsys.readouterr().err
     assert not Path("results").exists()
 
 
-def test_a_run_with_other_settings_is_not_taken(stand_in, capsys):
-    cell = plan(parse(ONE)[0])[0]
-    open_run(cell.trial())
-    Path("ram.yml").write_text(yaml.safe_dump({f"{CATCH}/best": {"n_timesteps": 2000}}))
+def test_a_run_with_other_hyperparameters_is_not_taken(reproduce, capsys):
+    [job] = plan(parse(ONE)[0])
+    run = open_run(parse_config(job.command[2:]))
+    run.hyperparams["n_timesteps"] = 1000
+    store(run, torch.device("cpu"))
     with pytest.raises(SystemExit):
-        main(ONE)
-    assert "ram_best_seed0 holds a run with n_timesteps=1000, its settings have 2000 now" in capsys.readouterr().err
+        reproduce(*ONE)
+    assert "ram_best_seed0 holds a run with n_timesteps=1000, its hyperparameters have 6000000 now" in capsys.readouterr().err
     assert not Path("asked").exists()
 
 
@@ -155,13 +147,10 @@ def test_a_run_with_other_settings_is_not_taken(stand_in, capsys):
         (["--presets", "fast"], "argument --presets: invalid choice: 'fast'"),
         (["--seeds", "0"], "--seeds must be above 0, got 0"),
         (["--other-seeds", "-1"], "--other-seeds must be above 0, got -1"),
-        (["--rows", CLUTTERED], "preset must be one of those that ram.yml has for GlimpseClutteredMNIST-v0, none, got 'paper'"),
-        (["--rows", LARGE, "--presets", "best"], "glimpse_size=24 makes another task of GlimpseClutteredMNIST100-v0"),
     ],
 )
-def test_bad_input_is_named(options, message, stand_in, capsys):
-    Path("ram.yml").write_text(yaml.safe_dump({f"{LARGE}/best": {"env_kwargs": {"glimpse_size": 24}}}))
+def test_bad_input_is_named(options, message, reproduce, capsys):
     with pytest.raises(SystemExit):
-        main(options)
+        reproduce(*options)
     assert message in capsys.readouterr().err
     assert not Path("asked").exists()

@@ -1,21 +1,15 @@
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 pytest.importorskip("scipy")
 
-from benchmarks.results import PublishedRun
+from benchmarks.results import Result
 from benchmarks.scores import (
     AGGREGATES,
     environment_sets,
     estimate,
     estimate_all,
-    interquartile_mean,
-    mean,
-    median,
     normalize,
-    optimality_gap,
     ranking,
     scores_of,
     summarize,
@@ -40,10 +34,10 @@ RLIABLE = {
 def test_aggregates_by_hand():
     samples = [np.array([0.0, 0.2]), np.array([0.4, 1.0]), np.array([0.6, 1.4])]
     # Of six runs one falls away at either end: 0.2, 0.4, 0.6, 1.0.
-    assert interquartile_mean(*samples) == pytest.approx(0.55)
-    assert median(*samples) == pytest.approx(0.7)
-    assert mean(*samples) == pytest.approx((0.1 + 0.7 + 1.0) / 3)
-    assert optimality_gap(*samples) == pytest.approx(1 - (0.1 + 0.7 + 0.8) / 3)
+    assert AGGREGATES["interquartile mean"](*samples) == pytest.approx(0.55)
+    assert AGGREGATES["median"](*samples) == pytest.approx(0.7)
+    assert AGGREGATES["mean"](*samples) == pytest.approx((0.1 + 0.7 + 1.0) / 3)
+    assert AGGREGATES["optimality gap"](*samples) == pytest.approx(1 - (0.1 + 0.7 + 0.8) / 3)
 
 
 @pytest.mark.parametrize("name", list(AGGREGATES))
@@ -55,6 +49,7 @@ def test_estimates_are_those_of_rliable(name):
 
 
 def test_one_seed_has_no_interval_and_equal_seeds_have_a_narrow_one():
+    mean = AGGREGATES["mean"]
     assert estimate([np.array([0.5]), np.array([0.1, 0.2])], mean, np.random.default_rng(0)).interval is None
     assert estimate([np.full(3, 0.5), np.full(3, 0.25)], mean, np.random.default_rng(0)).interval == (0.375, 0.375)
 
@@ -72,7 +67,7 @@ def test_chance_is_nought_and_no_failure_one():
     assert normalize(0.3, "Unheard-v0") == 0.3
 
 
-def test_only_who_has_all_environments_is_compared():
+def test_only_those_with_all_environments_are_compared():
     scores = {"everywhere": {"a": [0.4], "b": [0.6]}, "best": {"a": [0.9], "b": [0.9]}, "once": {"a": [1.0]}}
     assert environment_sets(scores) == [["a", "b"]]
     estimates = estimate_all(scores, ["a", "b"])
@@ -84,5 +79,5 @@ def test_only_who_has_all_environments_is_compared():
 
 
 def test_scores_are_gathered_by_algorithm_and_environment():
-    runs = [PublishedRun({"algo": "ram", "env": "a", "success_rate": rate}, {}, Path("a.json")) for rate in (0.5, 0.6)]
-    assert scores_of(runs) == {"ram": {"a": [0.5, 0.6]}}
+    results = [Result({"algo": "ram", "env": "a", "success_rate": rate}) for rate in (0.5, 0.6)]
+    assert scores_of(results) == {"ram": {"a": [0.5, 0.6]}}

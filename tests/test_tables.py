@@ -1,4 +1,3 @@
-import json
 import re
 from pathlib import Path
 
@@ -9,11 +8,163 @@ pytest.importorskip("matplotlib")
 pytest.importorskip("rich")
 pytest.importorskip("scipy")
 
-from benchmarks.results import publish, read_runs
-from benchmarks.tables import PROJECT, describe_group, main
+from finished_runs import publish_run
 
-MNIST, CATCH = "GlimpseMNIST-v0", "GlimpseCatch-v0"
+from benchmarks.paper import TASKS, entry_of, gather
+from benchmarks.results import PROJECT, Result
+from benchmarks.scores import Summary
+from benchmarks.tables import (
+    describe_group,
+    glimpses_table,
+    image,
+    link,
+    main,
+    main_table,
+    markdown_table,
+    others_table,
+    replace_block,
+    runs_table,
+    show_commit,
+    show_shortfall,
+)
+
+MNIST, TRANSLATED, CATCH = "GlimpseMNIST-v0", "GlimpseTranslatedMNIST-v0", "GlimpseCatch-v0"
 PAGE = "Before.\n\n<!-- tables: begin -->\nold\n<!-- tables: end -->\n\nAfter.\n"
+
+
+def make_result(env_id, seed, error, algo="ram", preset="best", length=7, machine="2 cores, cpu", commit=40 * "a", **env_kwargs):
+    row = {"env": env_id, "algo": algo, "preset": preset, "seed": seed, "test_error": error, "env_kwargs": env_kwargs}
+    row |= {"validation_error": error - 0.01, "n_timesteps": 7_000_000, "train_cpu_seconds": 60.4}
+    row |= {"commit": commit, "machine": machine, "curve": {"length": [length, length]}}
+    if env_id != CATCH:
+        row |= {"dataset": "mnist", "dataset_size": 50_000}
+    return Result({**row, "run": entry_of(row).run(seed)})
+
+
+def entries_of(*results):
+    entries, left_out = gather(results)
+    assert not left_out
+    return entries
+
+
+def rows_of(table, name):
+    """The cells behind the task's name."""
+    return [list(row[1:]) for row in table.rows if row[0].startswith(name)]
+
+
+def test_without_runs_there_are_the_figures_of_others():
+    table = main_table({})
+    assert table.header[-3:] == ["faithful", "best", "against the goal"]
+    assert rows_of(table, "MNIST") == [["7", "1.07", "0.67", "0.60", "–", "–", "–"]]
+    assert rows_of(table, "Catch") == [["24", "85", "89", "99", "–", "–", "–"]]
+    assert len(table.rows) == 5
+    assert rows_of(others_table({}), "Translated") == [
+        ["FC 2x64", "6.42", "–"],
+        ["FC 2x256", "2.63", "–"],
+        ["convolutional", "1.62", "–"],
+    ]
+
+
+def test_means_deviations_and_shortfalls():
+    # Deviations of the sample: root((0.03^2 + 0.01^2 + 0.02^2) / 2) = 0.026, and 1.
+    errors = {MNIST: (0.58, 0.62, 0.63), CATCH: (0.0, 1.0, 2.0)}
+    made = [make_result(env_id, seed, error) for env_id, own in errors.items() for seed, error in enumerate(own)]
+    table = main_table(entries_of(*made, make_result(MNIST, 0, 1.02, preset="paper"), make_result(TRANSLATED, 1, 0.92)))
+    assert rows_of(table, "MNIST")[0][-3:] == ["1.02 (1 seed)", "0.61 ± 0.03 (3 seeds)", "misses by 0.01"]
+    assert rows_of(table, "Translated")[0][-3:] == ["–", "0.92 (1 seed)", "misses by 0.12 (1 of 3 seeds)"]
+    assert rows_of(table, "Catch")[0][-3:] == ["–", "99.00 ± 1.00 (3 seeds)", "reached"]
+
+
+@pytest.mark.parametrize(
+    ("env_id", "mean", "shown"),
+    [
+        (MNIST, np.mean([0.59, 0.6, 0.61]), "reached"),
+        (MNIST, 0.6033, "misses by less than 0.01"),
+        (MNIST, 0.606, "misses by 0.01"),
+        (CATCH, 98.5, "misses by 0.50"),
+        (CATCH, 99.5, "reached"),
+    ],
+)
+def test_how_far_from_the_goal(env_id, mean, shown):
+    assert show_shortfall(TASKS[env_id], Summary(mean, 0.1, 3)) == shown
+
+
+def test_fewer_glimpses_and_other_models():
+    entries = entries_of(
+        make_result(MNIST, 0, 0.7, preset="paper", num_glimpses=6),
+        make_result(MNIST, 0, 0.6),
+        make_result(MNIST, 0, 0.65, num_glimpses=2),
+        make_result(MNIST, 0, 1.5, algo="conv", preset=None, num_scales=1, num_glimpses=1),
+    )
+    rows = rows_of(glimpses_table(entries), "MNIST")
+    assert rows[0] == ["2", "3.79", "–", "0.65 (1 seed)"]
+    assert rows[-2:] == [["6", "1.12", "0.70 (1 seed)", "–"], ["7", "1.07", "–", "0.60 (1 seed)"]]
+    assert not rows_of(glimpses_table(entries), "Catch")
+    assert rows_of(others_table(entries), "MNIST") == [["FC 2x256", "1.69", "–"], ["convolutional", "1.21", "1.50 (1 seed)"]]
+
+
+def test_the_runs_behind_each_entry():
+    entries = entries_of(
+        make_result(CATCH, 0, 1.0, length=23),
+        make_result(MNIST, 1, 0.61, commit=40 * "b" + "-dirty", machine="16 cores, cuda, then 2 cores, cpu"),
+        make_result(MNIST, 0, 0.63),
+        make_result(MNIST, 0, 1.5, algo="conv", preset=None, length=1),
+        make_result(MNIST, 0, 0.7, length=2, num_glimpses=2),
+    )
+    table = runs_table(entries)
+    commits = "`aaaaaaaaaa`, `bbbbbbbbbb-dirty`"
+    assert table.rows == [
+        [MNIST, "ram_best", "0, 1", "0.61 ± 0.01", "0.62 ± 0.01", "60 + GPU", "20", commits],
+        [MNIST, "ram_best_2glimpses", "0", "0.69", "0.70", "60", "70", "`aaaaaaaaaa`"],  # 3.5 million images.
+        [MNIST, "conv", "0", "1.49", "1.50", "60", "140", "`aaaaaaaaaa`"],
+        [CATCH, "ram_best", "0", "99.01", "99.00", "60", "7.0 M frames", "`aaaaaaaaaa`"],
+    ]
+    assert len(table.header) == 8
+    assert show_commit(None) == "–"
+
+
+def test_curves_say_where_a_gpu_took_part():
+    machines = ["2 cores, cpu", "2 cores, cpu", "16 cores, cuda", "16 cores, cuda, then 2 cores, cpu"]
+    results = [make_result(MNIST, seed, 0.5, machine=machine) for seed, machine in enumerate(machines)]
+    shown = [describe_group(group) for group in (results[:1], results[:2], results[1:3], results[3:])]
+    assert shown == ["1 seed", "2 seeds", "2 seeds, with a GPU", "1 seed, with a GPU"]
+
+
+def test_links_pictures_and_tables_in_markdown():
+    page = Path("docs/a.md")
+    assert link(Path("results/b.jsonl"), page) == "[b.jsonl](../results/b.jsonl)"
+    assert image(Path("docs/images/c.png"), page) == "![c](images/c.png)"
+    assert image(Path("docs/images/c.png"), page, "a curve") == "![a curve](images/c.png)"
+    assert markdown_table(["a", "b"], [["1", "2"]]) == ["| a | b |", "| --- | --- |", "| 1 | 2 |"]
+
+
+def test_a_block_is_replaced_and_all_around_it_stays():
+    page = "a\n<!-- x: begin -->\nold\n\n<!-- y: begin -->\n<!-- x: end -->\nb\n"
+    replaced = replace_block(page, "x", ["new", "lines"])
+    assert replaced == "a\n<!-- x: begin -->\n\nnew\nlines\n\n<!-- x: end -->\nb\n"
+    assert replace_block(replaced, "x", ["new", "lines"]) == replaced
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        "<!-- x: end -->\n<!-- x: begin -->\n",
+        "<!-- x: begin -->\n",
+        "<!-- x: begin -->\n<!-- x: end -->\n<!-- x: end -->\n",
+        "<!-- y: begin -->\n<!-- y: end -->\n",
+    ],
+)
+def test_a_block_that_is_not_there_once(page):
+    with pytest.raises(ValueError, match=r"must hold a line <!-- x: begin --> and after it a line <!-- x: end -->, each once"):
+        replace_block(page, "x", [])
+
+
+def test_the_checked_in_pages_agree_with_the_checked_in_results(capsys):
+    assert main(["--check"]) == 0, capsys.readouterr().out
+    for page in ("README.md", "docs/results.md"):
+        path = PROJECT / page
+        for picture in re.findall(r"!\[.*?\]\((.*?)\)", path.read_text("utf-8")):
+            assert (path.parent / picture).is_file(), f"{page}: {picture}"
 
 
 @pytest.fixture
@@ -25,33 +176,12 @@ def project(tmp_path):
     return tmp_path
 
 
-def publish_run(project, env_id, name, seed, error, preset="best", **changes):
-    """A published run with two evaluations of four episodes."""
-    folder = project / "runs" / f"{env_id}_{name}_{seed}"
-    folder.mkdir(parents=True)
-    result = {"env": env_id, "algo": "ram", "preset": preset, "seed": seed, "test_error": error, "validation_error": error}
-    result |= {"n_timesteps": 7_000_000, "train_cpu_seconds": 60.0, "train_seconds": 61.0, "env_kwargs": {}}
-    result |= {"command": "python train_agent.py --seed 0", "commit": "c0ffee", "torch": "2.13.0", "machine": "2 cores, cpu"}
-    result |= changes
-    if env_id == MNIST:
-        result |= {"dataset": "mnist", "dataset_size": 50_000}
-    (folder / "result.json").write_text(json.dumps(result))
-    successes = np.array([[0, 0, 0, 1], [1, 0, 1, 1]])
-    curve = {"timesteps": [1, 2], "train_seconds": [30.0, 61.0], "cpu_seconds": [30.0, 60.0 + seed], "successes": successes}
-    np.savez(folder / "evaluations.npz", **curve, results=successes, ep_lengths=np.full((2, 4), 7))
-    publish(folder, project / "results" / "tables" / env_id / f"{name}_seed{seed}")
-
-
 def run_tables(project, *options):
     return main(["--project", str(project), *options])
 
 
-def test_the_checked_in_pages_agree_with_the_checked_in_results(capsys):
-    assert main(["--check"]) == 0, capsys.readouterr().out
-    for page in ("README.md", "docs/results.md"):
-        path = PROJECT / page
-        for picture in re.findall(r"!\[.*?\]\((.*?)\)", path.read_text("utf-8")):
-            assert (path.parent / picture).is_file(), f"{page}: {picture}"
+def publish(project, env_id, run, seed, error, preset="best", **changes):
+    publish_run(project / "results" / "tables.jsonl", run, env_id, seed=seed, error=error, preset=preset, **changes)
 
 
 def test_without_runs_the_tables_are_there(project, capsys):
@@ -62,14 +192,14 @@ def test_without_runs_the_tables_are_there(project, capsys):
     assert run_tables(project, "--write") == 0
     text = (project / "docs/results.md").read_text("utf-8")
     assert "| Catch, balls caught | 24 | 85 | 89 | 99 | – | – | – |" in text
-    assert "Every run" not in text and "Learning curves" not in text
+    assert "The runs" not in text and "Learning curves" not in text
     assert not list(project.rglob("*.png"))
 
 
 def test_what_is_written(project, capsys):
     for seed, error in enumerate((0.5, 0.6)):
-        publish_run(project, MNIST, "ram_best", seed, error)
-    publish_run(project, CATCH, "ram_paper", 0, 12.5, preset="paper")
+        publish(project, MNIST, f"ram_best_seed{seed}", seed, error)
+    publish(project, CATCH, "ram_paper_seed0", 0, 12.5, preset="paper")
     assert run_tables(project, "--check") == 1
     assert "results.md is out of date: run python benchmarks/tables.py --write" in capsys.readouterr().out
     assert run_tables(project, "--write") == 0
@@ -80,40 +210,29 @@ def test_what_is_written(project, capsys):
         assert text.startswith("Before.\n\n<!-- tables: begin -->\n") and text.endswith("\n<!-- tables: end -->\n\nAfter.\n")
         assert mnist in text and catch in text and "old" not in text
     assert "Other models" in docs and "Other models" not in readme
-    assert "| [json](../results/tables/GlimpseMNIST-v0/ram_best_seed1.json) |" in docs
-    pictures = [f"tables_{env_id}.png" for env_id in (MNIST, CATCH)]
-    assert re.findall(r"\(images/(.*?)\)", docs) == pictures
-    assert re.findall(r"\(docs/images/(.*?)\)", readme) == ["tables.png"]
-    for name in (*pictures, "tables.png"):
-        assert (project / "docs/images" / name).stat().st_size > 10_000
-
-
-def test_curves_say_where_a_gpu_took_part(project):
-    machines = ["2 cores, cpu", "2 cores, cpu", "16 cores, cuda", "16 cores, cuda, then 2 cores, cpu"]
-    for seed, machine in enumerate(machines):
-        publish_run(project, MNIST, "ram_best", seed, 0.5, machine=machine)
-    runs = sorted(read_runs(project / "results" / "tables"), key=lambda run: run.result["seed"])
-    shown = [describe_group(group) for group in (runs[:1], runs[:2], runs[1:3], runs[3:])]
-    assert shown == ["1 seed", "2 seeds", "2 seeds, with a GPU", "1 seed, with a GPU"]
+    assert "| GlimpseMNIST-v0 | ram_best | 0, 1 | 0.55 ± 0.07 | 0.55 ± 0.07 | 180 | 20 | `c0ffee` |" in docs
+    assert "[tables.jsonl](../results/tables.jsonl)" in docs
+    assert re.findall(r"!\[.*\]\((.*?)\)", docs) == ["images/tables.png"]
+    assert (project / "docs/images/tables.png").is_file()
 
 
 def test_writing_again_changes_nothing(project):
-    publish_run(project, MNIST, "ram_best", 0, 0.5)
+    publish(project, MNIST, "ram_best_seed0", 0, 0.5)
     run_tables(project, "--write")
     files = [*project.rglob("*.md"), *project.rglob("*.png")]
     before = [path.read_bytes() for path in files]
     run_tables(project, "--write")
     assert [path.read_bytes() for path in files] == before
-    assert len(files) == 4
+    assert len(files) == 3
     assert run_tables(project, "--check") == 0
 
 
-def test_runs_of_no_row_are_left_out_and_named(project, capsys):
-    publish_run(project, MNIST, "ram_best", 0, 0.5, env_kwargs={"glimpse_size": 28})
+def test_runs_of_no_entry_are_left_out_and_named(project, capsys):
+    publish(project, MNIST, "ram_best_seed0", 0, 0.5, env_kwargs={"glimpse_size": 28})
     assert run_tables(project) == 0
     out, err = capsys.readouterr()
     assert "0.50" not in out
-    assert "ram_best_seed0.json: glimpse_size=28 makes another task" in err
+    assert "GlimpseMNIST-v0, ram_best_seed0: glimpse_size=28 makes another task" in err
 
 
 @pytest.mark.parametrize("page", ["nothing", "<!-- tables: begin -->\n", PAGE + PAGE])

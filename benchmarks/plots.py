@@ -1,4 +1,4 @@
-"""Pictures of a comparison: learning curves with bands over seeds, and aggregates with their intervals."""
+"""Plots of published results: learning curves with bands over seeds, and aggregates with their confidence intervals."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 from numpy.typing import NDArray
 
-from benchmarks.results import PublishedRun
+from benchmarks.results import Result
 from benchmarks.scores import Estimate
 
 # Okabe and Ito's colours without the yellow, which is lost on white; dashes and markers tell apart what shares a colour.
@@ -33,23 +33,16 @@ Curves = Sequence[Mapping[str, NDArray[np.float64]]]  # Of one algorithm's seeds
 
 @dataclass(frozen=True)
 class Panel:
-    """What one of several diagrams shows.
-
-    Args:
-        title: above it.
-        curves: for each label those of its seeds, with "success" in [0, 1].
-        levels: figures in % to be drawn as horizontal lines, by their labels.
-        measure: "error", on a logarithmic scale, or "success".
-    """
+    """One of several diagrams in a plot."""
 
     title: str
-    curves: Mapping[str, Curves]
-    levels: Mapping[str, float]
-    measure: str = "error"
+    curves: Mapping[str, Curves]  # For each label the curves of its seeds, with "success" in [0, 1].
+    levels: Mapping[str, float]  # Figures in %, drawn as horizontal lines, by their labels.
+    measure: str = "error"  # On a logarithmic scale; or "success".
 
 
 def style_of(number: int) -> dict[str, Any]:
-    """How the lines and points of an algorithm look."""
+    """The style of an algorithm's lines and points."""
     return {
         "color": COLOURS[number % len(COLOURS)],
         "linestyle": DASHES[number // len(COLOURS) % len(DASHES)],
@@ -58,26 +51,23 @@ def style_of(number: int) -> dict[str, Any]:
     }
 
 
-def plot_curves(runs: Sequence[PublishedRun], order: Sequence[str], path: Path, title: str) -> None:
-    """Draw what the runs of one environment reached on validation against the steps and against CPU time.
-
-    Where the reward is 1 for a success and else 0 it is not drawn a second time.
+def plot_curves(results: Sequence[Result], order: Sequence[str], title: str) -> Figure:
+    """Draw success (and reward, where it is not the same) on validation against steps and against CPU time.
 
     Args:
-        runs: of one environment.
-        order: all algorithms of the comparison; places in it give styles, so that they agree between pictures.
-        path: of the picture.
-        title: above it.
+        results: of one environment.
+        order: all algorithms of the comparison; an algorithm's place in it gives its style, the same in all plots.
+        title: above the plot.
     """
     measures = {"success": "success on validation, %", "reward": "reward on validation"}
-    if all(np.allclose(run.curve["success"], run.curve["reward"], atol=1e-5) for run in runs):
+    if all(np.allclose(one.curve["success"], one.curve["reward"], atol=1e-5) for one in results):
         measures = {"success": "success on validation, %\n(100 times the reward)"}
     figure = Figure(figsize=(11, 1.2 + 3.2 * len(measures)), layout="constrained")
     grid = figure.subplots(len(measures), len(CLOCKS), squeeze=False, sharex="col", sharey="row")
     for row, (measure, label) in zip(grid, measures.items(), strict=True):
         for axis, clock in zip(row, CLOCKS, strict=True):
             for number, algo in enumerate(order):
-                if curves := [run.curve for run in runs if run.algo == algo]:
+                if curves := [result.curve for result in results if result.algo == algo]:
                     draw_band(axis, curves, clock, measure, style_of(number), algo)
             axis.grid(True, alpha=0.3)
         row[0].set_ylabel(label)
@@ -93,13 +83,13 @@ def plot_curves(runs: Sequence[PublishedRun], order: Sequence[str], path: Path, 
     figure.suptitle(title)
     lines = sorted(grid[0, 0].get_lines(), key=lambda line: -line.get_ydata()[-1])
     figure.legend(handles=lines, loc="outside right center", handlelength=3.5)
-    _save(figure, path)
+    return figure
 
 
 def draw_band(axis: Axes, curves: Curves, clock: str, measure: str, style: Mapping[str, Any], label: str) -> None:
-    """The mean of some seeds as a line, and all that lies between the lowest and the highest as a band.
+    """Draw the mean over seeds as a line, and the range from the lowest to the highest seed as a band.
 
-    Between evaluations a curve is straight; where not every seed has been evaluated yet, or any more, there is no line.
+    A curve is linear between evaluations. The line spans the part that the curves of all seeds have in common.
     """
     where, values = common_grid(curves, clock, measure)
     where, values = CLOCKS[clock][1] * where, (100 if measure in PERCENT else 1) * values
@@ -113,7 +103,7 @@ def draw_band(axis: Axes, curves: Curves, clock: str, measure: str, style: Mappi
 
 
 def common_grid(curves: Curves, clock: str, measure: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Points (G,) that all seeds' curves span, and the curves there (seeds, G); one point, their last, if they share none."""
+    """Points (G,) that the curves of all seeds span, and their values there (seeds, G); the last point if they share none."""
     first = max(float(curve[clock][0]) for curve in curves)
     last = min(float(curve[clock][-1]) for curve in curves)
     if first >= last:
@@ -122,8 +112,8 @@ def common_grid(curves: Curves, clock: str, measure: str) -> tuple[NDArray[np.fl
     return where, np.array([np.interp(where, curve[clock], curve[measure]) for curve in curves])
 
 
-def plot_panels(panels: Sequence[Panel], path: Path, columns: int = 3) -> None:
-    """Draw several diagrams of what was reached on validation against CPU time, so many side by side."""
+def plot_panels(panels: Sequence[Panel], columns: int = 3) -> Figure:
+    """Draw several diagrams of learning curves on validation against CPU time."""
     columns = min(columns, len(panels))
     rows = -(-len(panels) // columns)
     figure = Figure(figsize=(max(4.2 * columns, 5.5), 3.6 * rows), layout="constrained")
@@ -132,11 +122,11 @@ def plot_panels(panels: Sequence[Panel], path: Path, columns: int = 3) -> None:
         draw_panel(axis, panel)
     for axis in axes[len(panels) :]:
         axis.remove()
-    _save(figure, path)
+    return figure
 
 
 def draw_panel(axis: Axes, panel: Panel) -> None:
-    """The curves with their bands, and the levels."""
+    """Draw a diagram: the curves with their bands, and the levels."""
     for number, (label, curves) in enumerate(panel.curves.items()):
         with_errors = [{**curve, "error": 1 - curve["success"]} for curve in curves]
         draw_band(axis, with_errors, "cpu_seconds", panel.measure, style_of(number), label)
@@ -154,14 +144,13 @@ def draw_panel(axis: Axes, panel: Panel) -> None:
     axis.legend(fontsize=8)
 
 
-def plot_aggregates(estimates: Mapping[str, Mapping[str, Estimate]], order: Sequence[str], path: Path, title: str) -> None:
+def plot_aggregates(estimates: Mapping[str, Mapping[str, Estimate]], order: Sequence[str], title: str) -> Figure:
     """Draw every aggregate of every algorithm with its interval, the first algorithm on top.
 
     Args:
         estimates: for each algorithm each aggregate.
         order: as in `plot_curves`.
-        path: of the picture.
-        title: above it.
+        title: above the plot.
     """
     names = list(next(iter(estimates.values())))
     figure = Figure(figsize=(11, 1.4 + 0.3 * len(estimates)), layout="constrained")
@@ -178,9 +167,10 @@ def plot_aggregates(estimates: Mapping[str, Mapping[str, Estimate]], order: Sequ
     axes[0].set_yticks(range(len(estimates)), list(estimates))
     axes[0].set_ylim(len(estimates) - 0.5, -0.5)
     figure.suptitle(title)
-    _save(figure, path)
+    return figure
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save_plot(figure: Figure, path: Path) -> None:
+    """Write a plot as a picture."""
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)

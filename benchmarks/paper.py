@@ -1,0 +1,171 @@
+"""The tables of the paper: its tasks and figures, and which runs of ours fill which entry.
+
+All figures are in %: the test error, or in Catch the balls caught. The paper is Mnih et al. 2014, "Recurrent Models of Visual
+Attention"; the best published figure is the lowest that a public implementation of this family claims.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks.results import Result
+from ram_envs import env_defaults
+
+SEEDS = 3  # A goal is a mean over this many.
+PRESETS = {"paper": "faithful", "best": "best"}  # Of hyperparams/ram.yml, and their columns' titles.
+OTHERS = {"ram_random": "RAM, random glimpses", "fc64": "FC 2x64", "fc256": "FC 2x256", "conv": "convolutional"}
+WHOLE_SCENE = ("fc64", "fc256", "conv")  # The algorithm itself sets the glimpse of these.
+GLIMPSE_OPTIONS = {"num_scales", "num_glimpses", "initial_location", "glimpse_size"}
+# Options of an environment that do not change the task: the format of actions, the order of images, and how training images are
+# bent; images of validation and test never are.
+FREE_OPTIONS = {"action_format", "location_grid", "image_order", "warp", "affine"}
+
+
+# The paper's figure for each number of glimpses; the largest is the environment's own.
+PAPER: dict[str, dict[int, float]] = {
+    "GlimpseMNIST-v0": {2: 3.79, 3: 1.51, 4: 1.54, 5: 1.34, 6: 1.12, 7: 1.07},
+    "GlimpseTranslatedMNIST-v0": {4: 1.54, 6: 1.22, 8: 1.20},
+    "GlimpseClutteredMNIST-v0": {4: 4.96, 6: 4.08, 8: 4.04},
+    "GlimpseClutteredMNIST100-v0": {4: 9.41, 6: 8.31, 8: 8.11},
+    "GlimpseCatch-v0": {24: 85},
+}
+# The paper's figures of other models.
+PAPER_OTHERS: dict[str, dict[str, float]] = {
+    "GlimpseMNIST-v0": {"fc256": 1.69, "conv": 1.21},
+    "GlimpseTranslatedMNIST-v0": {"fc64": 6.42, "fc256": 2.63, "conv": 1.62},
+    "GlimpseClutteredMNIST-v0": {"ram_random": 14.4, "fc64": 28.58, "fc256": 11.96, "conv": 8.09},
+    "GlimpseClutteredMNIST100-v0": {"ram_random": 28.4, "conv": 14.35},
+    "GlimpseCatch-v0": {},
+}
+
+
+@dataclass(frozen=True)
+class PaperTask:
+    """One environment of the tables."""
+
+    env_id: str
+    title: str  # The task in the tables' words.
+    published: float  # The best published figure.
+    goal: float  # For the mean of `SEEDS` seeds of the preset "best".
+    caught: bool = False  # The figures are balls caught: more is better.
+
+    @property
+    def paper(self) -> dict[int, float]:
+        """The paper's figure for each number of glimpses."""
+        return PAPER[self.env_id]
+
+    @property
+    def glimpses(self) -> int:
+        """The environment's own number of glimpses."""
+        return max(self.paper)
+
+    @property
+    def others(self) -> dict[str, float]:
+        """The paper's figures of other models, by our algorithms' names."""
+        return PAPER_OTHERS[self.env_id]
+
+
+TASKS = {
+    task.env_id: task
+    for task in (
+        PaperTask("GlimpseMNIST-v0", "MNIST 28x28, 8x8, 1 scale", published=0.67, goal=0.60),
+        PaperTask("GlimpseTranslatedMNIST-v0", "Translated 60x60, 12x12, 3 scales", published=0.94, goal=0.80),
+        PaperTask("GlimpseClutteredMNIST-v0", "Cluttered 60x60, 12x12, 3 scales", published=2.63, goal=1.90),
+        PaperTask("GlimpseClutteredMNIST100-v0", "Cluttered 100x100, 12x12, 4 scales", published=2.68, goal=1.70),
+        PaperTask("GlimpseCatch-v0", "Catch, balls caught", published=89, goal=99, caught=True),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One entry of a table, a mean over runs that differ in nothing but the seed."""
+
+    env_id: str
+    algo: str = "ram"
+    preset: str | None = None  # Of its hyperparameters; None: the everyday ones.
+    glimpses: int | None = None  # Another number of glimpses than the environment's default.
+
+    @property
+    def name(self) -> str:
+        """Such as "ram_best", "ram_paper_4glimpses" or "fc64"."""
+        glimpses = f"{self.glimpses}glimpses" if self.glimpses else None
+        return "_".join(part for part in (self.algo, self.preset, glimpses) if part)
+
+    def run(self, seed: int) -> str:
+        """The name of the run with this seed, such as "ram_best_seed0"."""
+        return f"{self.name}_seed{seed}"
+
+
+Entries = dict[Entry, list[Result]]  # The results of each entry, by seed.
+
+
+def ram_entry(task: PaperTask, preset: str, glimpses: int | None = None) -> Entry:
+    """The entry of the recurrent attention agent with one of `PRESETS`."""
+    return Entry(task.env_id, preset=preset, glimpses=None if glimpses == task.glimpses else glimpses)
+
+
+def entry_of(row: Mapping[str, Any]) -> Entry:
+    """The entry that a run belongs to.
+
+    Args:
+        row: of a table of results, or a run's result.json.
+
+    Raises:
+        ValueError: it belongs to none; the message says why.
+    """
+    env_id, algo, preset, env_kwargs = row["env"], row["algo"], row.get("preset"), row.get("env_kwargs", {})
+    task = TASKS.get(env_id)
+    if task is None:
+        raise ValueError(f"env must be one of {', '.join(TASKS)}, got {env_id!r}")
+    allowed = {"ram": tuple(PRESETS), **dict.fromkeys(task.others, (None,))}
+    if preset not in allowed.get(algo, ()):
+        raise ValueError(
+            f"algo in {env_id} must be ram with a preset out of {', '.join(PRESETS)}"
+            f"{''.join(f', or {other} without one' for other in task.others)}, got {algo} with preset {preset!r}"
+        )
+    if row.get("dataset", "mnist") != "mnist":
+        raise ValueError(f"dataset must be 'mnist', got {row['dataset']!r}")
+    check_task(env_id, env_kwargs, {"num_glimpses"} if algo == "ram" else GLIMPSE_OPTIONS if algo in WHOLE_SCENE else set())
+    if algo != "ram":
+        return Entry(env_id, algo)
+    glimpses = env_kwargs.get("num_glimpses", task.glimpses)
+    if glimpses not in task.paper:
+        raise ValueError(f"num_glimpses in {env_id} must be one of {', '.join(map(str, task.paper))}, got {glimpses!r}")
+    return ram_entry(task, preset or "", glimpses)
+
+
+def check_task(env_id: str, env_kwargs: Mapping[str, Any], free: set[str]) -> None:
+    """See that no option outside `FREE_OPTIONS` and `free` differs from the environment's own.
+
+    Raises:
+        ValueError: one does.
+    """
+    own = env_defaults(env_id)
+    for name, value in env_kwargs.items():
+        if name not in FREE_OPTIONS | free and (name not in own or own[name] != value):
+            raise ValueError(f"{name}={value!r} makes another task of {env_id}: the tables have it with its own options alone")
+
+
+def gather(results: Iterable[Result]) -> tuple[Entries, list[str]]:
+    """The results by their entries, and why others belong to none."""
+    entries: Entries = {}
+    left_out = []
+    for result in results:
+        try:
+            entries.setdefault(entry_of(result.row), []).append(result)
+        except ValueError as error:
+            left_out.append(f"{result.env_id}, {result.run}: {error}")
+    for place, group in entries.items():
+        if len({result.seed for result in group}) < len(group):
+            names = ", ".join(result.run for result in group)
+            raise ValueError(f"{place.env_id} has two runs with one seed among {names}: remove one")
+        group.sort(key=lambda result: result.seed)
+    return entries, left_out
+
+
+def score(task: PaperTask, error: float) -> float:
+    """An error in % as the task's figures count it."""
+    return 100 - error if task.caught else error
