@@ -13,8 +13,26 @@ from numpy.typing import NDArray
 
 from ram_envs.frame import Frame, Look
 
+
+class _Pygame:
+    """pygame, imported when something of it is used: not everybody who has an environment draws it.
+
+    Raises:
+        gymnasium.error.DependencyNotInstalled: it is missing.
+    """
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            import pygame
+        except ImportError as error:
+            raise gym.error.DependencyNotInstalled('pygame-ce is not installed, run `pip install "ram-envs[render]"`') from error
+        return getattr(pygame, name)
+
+
 if TYPE_CHECKING:
     import pygame
+else:
+    pygame = _Pygame()
 
 SIDE = 480  # The picture's height, and the side of the square that holds the scene.
 DIMMED = 0.35  # The scene's share outside the widest patch; the rest is fog, so that black dims, too.
@@ -59,25 +77,12 @@ class Place:
         return np.clip(np.array(point, np.float32), -1, 1)
 
 
-def import_pygame() -> Any:
-    """Import pygame when there is something to draw.
-
-    Raises:
-        gymnasium.error.DependencyNotInstalled: it is missing.
-    """
-    try:
-        import pygame
-    except ImportError as error:
-        raise gym.error.DependencyNotInstalled('pygame-ce is not installed, run `pip install "ram-envs[render]"`') from error
-    return pygame
-
-
 def draw(frame: Frame, path: NDArray | None = None, note: str = "") -> NDArray[np.uint8]:
     """The picture (SIDE, W, 3) of a frame, with a note below the scene.
 
     path (m, 2) holds the locations of its episode so far, the first glimpse first; None: no path is drawn.
     """
-    pygame, look = import_pygame(), frame.look
+    look = frame.look
     left = SIDE + (0 if look is None else _COLUMN)
     surface = pygame.Surface((left + _PANEL, SIDE))
     surface.fill(_BACKGROUND)
@@ -94,7 +99,6 @@ def draw(frame: Frame, path: NDArray | None = None, note: str = "") -> NDArray[n
 
 def draw_scene(frame: Frame, looks: Sequence[Look], size: int) -> NDArray[np.uint8]:
     """The picture (size, size, 3) of a frame's whole scene, with the squares of several looks and the path along them."""
-    pygame = import_pygame()
     surface = pygame.Surface((SIDE, SIDE))
     _draw_scene(surface, _to_rgb(frame.scene), looks, [look.location for look in looks], thickness=2)
     return _to_picture(pygame.transform.smoothscale(surface, (size, size)))
@@ -108,7 +112,8 @@ def draw_patches(glimpse: NDArray[np.float32], size: int) -> list[NDArray[np.uin
 
 def _to_picture(surface: pygame.Surface) -> NDArray[np.uint8]:
     """The pixels (H, W, 3) of a surface."""
-    return np.ascontiguousarray(import_pygame().surfarray.array3d(surface).swapaxes(0, 1))
+    width, height = surface.get_size()
+    return np.frombuffer(bytearray(pygame.image.tobytes(surface, "RGB")), np.uint8).reshape(height, width, 3)
 
 
 def _colour_of(scale: int) -> str:
@@ -118,7 +123,6 @@ def _colour_of(scale: int) -> str:
 
 def _write(surface: pygame.Surface, text: str, at: tuple[int, int], colour: str = _TEXT, size: int = 24) -> None:
     """Write a line of text; `at` is the middle of its left edge."""
-    pygame = import_pygame()
     # No font is kept: it dies with `pygame.quit`, which any other part of the program may call.
     pygame.font.init()
     line = pygame.font.Font(None, size).render(text, True, colour)
@@ -136,7 +140,7 @@ def _to_rgb(image: NDArray) -> NDArray:
 def _dim(scene: NDArray, look: Look) -> NDArray:
     """Hide the scene (H, W, 3) outside the widest patch behind fog."""
     (left, top), width = look.corners[-1], look.widths[-1]
-    fog = np.array(import_pygame().Color(_FOG)[:3], np.float32) / 255
+    fog = np.array(pygame.Color(_FOG)[:3], np.float32) / 255
     dimmed = DIMMED * scene + (1 - DIMMED) * fog
     inside = np.s_[max(top, 0) : max(top + width, 0), max(left, 0) : max(left + width, 0)]
     dimmed[inside] = scene[inside]
@@ -145,7 +149,6 @@ def _dim(scene: NDArray, look: Look) -> NDArray:
 
 def _to_surface(image: NDArray, size: tuple[int, int]) -> pygame.Surface:
     """An image (H, W, 3) in [0, 1] at a size in pixels: enlarged to blocks, shrunk smoothly."""
-    pygame = import_pygame()
     surface = pygame.surfarray.make_surface(np.rint(255 * image).astype(np.uint8).swapaxes(0, 1))
     shrinks = size[0] < image.shape[1] or size[1] < image.shape[0]
     return (pygame.transform.smoothscale if shrinks else pygame.transform.scale)(surface, size)
@@ -173,7 +176,6 @@ def _draw_scene(
 
 def _draw_squares(surface: pygame.Surface, place: Place, look: Look) -> None:
     """Where the patches lie."""
-    pygame = import_pygame()
     for scale in reversed(range(len(look.widths))):
         left, top = place.left + look.corners[scale, 0] * place.scale, place.top + look.corners[scale, 1] * place.scale
         side = round(look.widths[scale] * place.scale)
@@ -183,7 +185,6 @@ def _draw_squares(surface: pygame.Surface, place: Place, look: Look) -> None:
 
 def _draw_path(surface: pygame.Surface, points: list[tuple[float, float]], thickness: int) -> None:
     """From a ring at the first glimpse to a dot at the current one, the older the paler."""
-    pygame = import_pygame()
     for age, (begin, end) in reversed(list(enumerate(pairwise(points[::-1])))):
         colour = pygame.Color(_FOG).lerp(PATH_COLOUR, max(1 - _FADING * age, _PALEST))
         pygame.draw.line(surface, colour, begin, end, width=3 * thickness)
@@ -210,7 +211,6 @@ def _whole_side(largest: int, size: int) -> int:
 
 def _patch_surface(patch: NDArray[np.float32], scale: int, side: int) -> pygame.Surface:
     """A patch ([C,] g, g) enlarged to a side in pixels, with a border in its colour around it."""
-    pygame = import_pygame()
     surface = pygame.Surface((side + 2 * _PATCH_BORDER,) * 2)
     surface.fill(_colour_of(scale))
     surface.blit(_to_surface(_to_rgb(patch), (side, side)), (_PATCH_BORDER, _PATCH_BORDER))
@@ -229,7 +229,6 @@ def _draw_lines(surface: pygame.Surface, frame: Frame, left: int) -> None:
 
 def _draw_bars(surface: pygame.Surface, frame: Frame, left: int) -> None:
     """A bar for each score: the choice's bar is coloured, and the name of the right one."""
-    pygame = import_pygame()
     rows = _rows(frame)
     top = _BORDER + _NUM_LINES * _LINE
     height = min((SIDE - _BORDER - top) // max(len(rows), 1), 28)

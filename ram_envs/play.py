@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -24,17 +24,14 @@ from ram_envs.catch import Catch
 from ram_envs.classification import GlimpseClassification
 from ram_envs.cli import parse_pairs
 from ram_envs.datasets import DataError
-from ram_envs.drawing import Place, draw, import_pygame
+from ram_envs.drawing import Place, draw, pygame
 from ram_envs.env import GlimpseEnv
-from ram_envs.frame import through_retina
+from ram_envs.frame import Frame, through_retina
 from ram_envs.rendering import Renderer, Window
-
-if TYPE_CHECKING:
-    import pygame
 
 
 class Game:
-    """A person at one environment: takes pygame's events, takes the steps they ask for, draws what may be seen.
+    """A person at one environment: takes pygame's events, takes the steps they ask for, draws what the person may see.
 
     Args:
         env: the environment.
@@ -42,13 +39,14 @@ class Game:
         seed: of the first episode.
 
     Attributes:
-        won, played: episodes.
-        is_ended: whether the person wants no more.
+        won, played: numbers of episodes.
+        is_over: whether the episode is.
+        is_ended: whether the person has ended the game.
     """
 
     fps = 20
     pause = 1.5  # Seconds for which the end of an episode is shown.
-    gamma = 1.0  # Below 1 what is dark is shown brighter.
+    gamma = 1.0  # Of the brightness in the patches; below 1 dark pixels are shown brighter.
     won_words = "right"
     help = ""
 
@@ -69,8 +67,7 @@ class Game:
         self.is_over, self.zoom = False, 0
 
     def handle(self, event: pygame.event.Event, point: tuple[float, float] | None = None) -> None:
-        """Take an event in; point is where in the picture it happened, for events of the mouse."""
-        pygame = import_pygame()
+        """Take an event in; point is its place in the picture, for events of the mouse."""
         if event.type in (pygame.QUIT, pygame.WINDOWCLOSE) or (event.type == pygame.KEYDOWN and event.key == pygame.K_ESCAPE):
             self.is_ended = True
         elif event.type == pygame.KEYDOWN and event.key == pygame.K_r:
@@ -87,16 +84,20 @@ class Game:
         raise NotImplementedError
 
     def advance(self) -> None:
-        """Take the next step, if there is one to take."""
+        """Take the next step, if the person has asked for one."""
         raise NotImplementedError
 
     def note(self) -> str:
         """The score."""
         return f"{self.won_words} {self.won} of {self.played}"
 
+    def frame(self) -> Frame:
+        """What there is to draw."""
+        return self._renderer.frame(0)
+
     def picture(self) -> NDArray[np.uint8]:
-        """What the person may see now; when an episode is over, everything."""
-        frame = self._renderer.frame(0)
+        """The picture for the person: the glimpse, and when the episode is over the whole scene."""
+        frame = self.frame()
         if self.full or self.is_over:
             return draw(frame, self._renderer.path(0), self.note())
         if frame.look is not None:
@@ -104,7 +105,7 @@ class Game:
         return draw(replace(frame, scene=through_retina(frame), truth=None), note=self.note())
 
     def step(self, location: NDArray | None, **choices: int) -> None:
-        """Look at a location (None: the same again) and send what was chosen, if anything."""
+        """Look at a location (None: the same again) and send the person's choices, if there are any."""
         sent = {"class": 0, "stop": 0, "zoom": self.zoom, **choices}
         action: Any = sent.get("move")
         if hasattr(self.task, "codec"):
@@ -137,7 +138,6 @@ class CatchGame(Game):
         self._location: NDArray | None = None  # Of the mouse.
 
     def control(self, event: pygame.event.Event, location: NDArray | None) -> None:
-        pygame = import_pygame()
         if location is not None:
             self._location = location
         elif event.type == pygame.KEYDOWN:
@@ -145,11 +145,10 @@ class CatchGame(Game):
             self._tapped.add(event.key)
         elif event.type == pygame.KEYUP:
             self._down.discard(event.key)
-        elif event.type == pygame.WINDOWFOCUSLOST:  # No key is heard to come up from now on.
+        elif event.type == pygame.WINDOWFOCUSLOST:  # From now on no event tells that a key comes up.
             self._down.clear()
 
     def advance(self) -> None:
-        pygame = import_pygame()
         pressed, self._tapped = self._down | self._tapped, set()
         self.step(self._location, move=1 + (pygame.K_RIGHT in pressed) - (pygame.K_LEFT in pressed))
 
@@ -162,12 +161,11 @@ class ClassificationGame(Game):
     def restart(self, seed: int | None = None) -> None:
         """Begin an episode."""
         super().restart(seed)
-        self._looks: list[NDArray | None] = []  # Still to be taken.
+        self._looks: list[NDArray | None] = []  # Asked for and not yet taken.
         self._answer: int | None = None
         self._typed = ""
 
     def control(self, event: pygame.event.Event, location: NDArray | None) -> None:
-        pygame = import_pygame()
         if event.type == pygame.MOUSEBUTTONDOWN and event.button == 1:
             self._look(location)
         elif event.type == pygame.KEYDOWN and event.key == pygame.K_SPACE:
@@ -182,7 +180,7 @@ class ClassificationGame(Game):
                 self._say()
 
     def advance(self) -> None:
-        """Take a look that was asked for. The class counts at the last step only: what is left is passed over with it."""
+        """Take a look that was asked for, or answer. The class counts at the last step only: an answer is sent until then."""
         if self._answer is not None:
             self.step(None, **{"class": self._answer}, stop=1)
         elif self._looks and self._looks_left():
@@ -226,8 +224,7 @@ def new_game(env: GlimpseEnv, full: bool = False, seed: int | None = None) -> Ga
 
 
 def play(game: Game, fps: float | None = None, max_frames: int | None = None) -> None:
-    """Let a person play until the window is closed, or for so many pictures; a step is taken after each."""
-    pygame = import_pygame()
+    """Let a person play until the window is closed, or for max_frames pictures; a step is taken after each picture."""
     fps = game.fps if fps is None else fps
     name = type(game.env).__name__ if game.env.spec is None else game.env.spec.id
     window, clock, shown_for, frames = Window(f"{name}: {game.help}", fps), pygame.time.Clock(), 0, 0

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import copy
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from ram_envs.drawing import draw, import_pygame
+from ram_envs.drawing import draw, pygame
 from ram_envs.frame import Frame
 from ram_envs.task import Task
-
-if TYPE_CHECKING:
-    import pygame
 
 RENDER_MODES = ("human", "rgb_array")
 MAX_SHOWN = 16  # Environments in one window.
@@ -110,7 +107,6 @@ class Window:
 
     def show(self, picture: NDArray) -> None:
         """Answer what the person did, show a picture (H, W, 3) of uint8, and wait until it is time for the next."""
-        pygame = import_pygame()
         if self._window is not None and pygame.display.get_init():
             # Keys and mouse are left to the program, as in Gymnasium's own environments. Asking for WINDOWCLOSE by name finds
             # nothing: in SDL's queue it has another type (pygame-ce 2.5).
@@ -124,7 +120,6 @@ class Window:
 
     def draw(self, picture: NDArray) -> None:
         """Show a picture at once, as large as the window is."""
-        pygame = import_pygame()
         surface = self._surface(picture)
         shown = pygame.surfarray.make_surface(picture.swapaxes(0, 1))
         place = _fit(shown.get_size(), surface.get_size())
@@ -147,7 +142,6 @@ class Window:
         """Close the window, and pygame's display with the last one."""
         if self._window is None:
             return
-        pygame = import_pygame()
         self._window.destroy()
         self._window = self._clock = None
         _open_windows.discard(self)
@@ -155,7 +149,6 @@ class Window:
             pygame.display.quit()
 
     def _surface(self, picture: NDArray) -> pygame.Surface:
-        pygame = import_pygame()
         if self._window is not None:
             try:
                 return self._window.get_surface()
@@ -174,7 +167,6 @@ class Window:
 
 def _answer(events: list[pygame.event.Event]) -> None:
     """Close what these events ask to close: one of the windows, or all that this module has opened."""
-    pygame = import_pygame()
     for event in events:
         for window in list(_open_windows):
             if event.type == pygame.QUIT or (event.type == pygame.WINDOWCLOSE and event.window is window._window):
@@ -184,7 +176,6 @@ def _answer(events: list[pygame.event.Event]) -> None:
 
 def _fit(size: tuple[int, int], room: tuple[int, int]) -> pygame.Rect:
     """The largest rectangle of a shape in the middle of a room."""
-    pygame = import_pygame()
     scale = min(room[0] / size[0], room[1] / size[1])
     place = pygame.Rect(0, 0, max(round(size[0] * scale), 1), max(round(size[1] * scale), 1))
     place.center = room[0] // 2, room[1] // 2

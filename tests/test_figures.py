@@ -1,32 +1,174 @@
+"""An agent at work in pictures, and its learning curve."""
+
+import gymnasium as gym
+import imageio.v3 as imageio
+import imageio_ffmpeg
 import numpy as np
 import pytest
 
 pytest.importorskip("torch")
+pytest.importorskip("pygame")
 
 from matplotlib.image import imread
+from stable_baselines3 import PPO
 
-from agents.figures import Episodes, plot_glimpses, plot_learning_curve
-from ram_envs import Retina, glimpses
+from agents import RAM, make_vec_env
+from agents.training.figures import play, plot_glimpses, plot_learning_curve, record, watch
+from ram_envs import glimpses, load_images
 
-
-def make_episodes(num_images, num_scales):
-    rng = np.random.default_rng(0)
-    scenes = rng.integers(0, 256, (num_images, 20, 30), dtype=np.uint8)
-    locations = rng.uniform(-1, 1, (num_images, 3, 2)).astype(np.float32)
-    retina = {"glimpse_size": 4, "num_scales": num_scales}
-    seen = np.stack([glimpses(scenes, locations[:, t], **retina) for t in range(3)], axis=1)
-    corners, widths = map(np.stack, zip(*(Retina((20, 30), **retina).corners(path) for path in locations), strict=True))
-    return Episodes(scenes, locations, corners, widths, seen, ["1"] * num_images, ["1", *["7"] * (num_images - 1)])
+GAME = {"size": 6}
+DIGITS = {"dataset": "mnist-5k", "num_glimpses": 4}
+PATH = np.array([[-0.8, 0.4], [0.0, 0.0], [0.4, -0.8], [0.8, 0.8]], np.float32)  # Centres of a grid of 5 x 5.
 
 
-@pytest.mark.parametrize(("num_images", "num_scales"), [(1, 1), (3, 3)])
-def test_glimpses_are_drawn(tmp_path, num_images, num_scales):
-    plot_glimpses(make_episodes(num_images, num_scales), tmp_path / "sub" / "glimpses.png")
+class Still:
+    """Stays; keeps what it was shown."""
+
+    def __init__(self):
+        self.seen, self.states, self.starts = [], [], []
+
+    def predict(self, obs, state, episode_start, deterministic):
+        assert deterministic
+        self.seen.append(obs), self.states.append(state), self.starts.append(episode_start.tolist())
+        return np.ones(1, np.int64), 0 if state is None else state + 1
+
+
+class Scripted(Still):
+    """Looks along `PATH` and says class 3; stops at the second step where it can."""
+
+    def __init__(self, action_format="dict", stop_action=False, **options):
+        super().__init__()
+        self.options = {**DIGITS, "action_format": action_format, "stop_action": stop_action, **options}
+        self.codec, self.stops = gym.make("GlimpseMNIST-v0", **self.options).unwrapped.task.codec, stop_action
+
+    def predict(self, obs, state, episode_start, deterministic):
+        _, step = super().predict(obs, state, episode_start, deterministic)
+        choices = {"class": np.array([3])} | ({"stop": np.array([int(step == 1)])} if self.stops else {})
+        actions = self.codec.encode(PATH[[step]], **choices)
+        return [{name: values[0] for name, values in actions.items()}] if isinstance(actions, dict) else actions, step
+
+
+def test_an_episode_is_played_to_its_end():
+    env, model = gym.make("Catch-v0", **GAME), Still()
+    assert list(play(model, env, seed=3)) == [None, 1, 1, 1, 1, 1]
+    assert model.states == [None, 0, 1, 2, 3]
+    assert model.starts == [[True], [False], [False], [False], [False]]
+    other = gym.make("Catch-v0", **GAME)
+    seen = [other.reset(seed=3)[0]] + [other.step(1)[0] for _ in range(5)]
+    np.testing.assert_array_equal(np.concatenate(model.seen), seen[:5])
+
+
+def test_stacked_frames_are_those_of_training():
+    env, model = gym.make("Catch-v0", **GAME), Still()
+    list(play(model, env, seed=3, frame_stack=3))
+    trained = make_vec_env("Catch-v0", 1, seed=3, frame_stack=3, **GAME)
+    expected = [trained.reset(), *(trained.step(np.ones(1, int))[0] for _ in range(4))]
+    np.testing.assert_array_equal(np.concatenate(model.seen), np.concatenate(expected))
+    model.seen.clear()
+    list(play(model, env, frame_stack=3))  # The next episode knows nothing of the last.
+    assert (model.seen[0][:, :, :12] == 0).all()
+
+
+@pytest.mark.parametrize("options", [{}, {"action_format": "discrete", "frame_stack": 2}, {"action_format": "box"}])
+def test_trained_models_are_recorded(options, tmp_path):
+    env = make_vec_env("GlimpseCatch-v0", 2, **GAME, **options)
+    if "frame_stack" in options:
+        model = PPO("MultiInputPolicy", env, n_steps=8, batch_size=16, device="cpu")
+    else:
+        model = RAM("RAMPolicy", env, class_loss="reinforce", device="cpu")
+    path = tmp_path / "sub" / "game.gif"
+    assert record(model, "GlimpseCatch-v0", path, num_episodes=2, hold=0.5, **GAME, **options) == 2 * (1 + 5)
+    # Gif keeps equal pictures once, and shows them longer: 8 pictures a second.
+    durations = [imageio.immeta(path, index=index)["duration"] for index in range(len(imageio.imread(path)))]
+    assert sum(durations) == pytest.approx(2 * (5 * 1000 / 8 + 500), rel=0.05)
+
+
+def test_scores_are_recorded_whatever_the_format(tmp_path):
+    pictures = []
+    model = RAM("RAMPolicy", make_vec_env("GlimpseCatch-v0", 2, **GAME), seed=0, class_loss="reinforce", device="cpu")
+    for action_format in ("dict", "box"):
+        record(model, "GlimpseCatch-v0", tmp_path / "game.gif", num_episodes=1, action_format=action_format, **GAME)
+        pictures.append(imageio.imread(tmp_path / "game.gif"))
+    np.testing.assert_array_equal(*pictures)
+
+
+def test_other_peoples_environments_are_recorded_too(tmp_path):
+    number = record(Still(), "CartPole-v1", tmp_path / "pole.mp4", num_episodes=1, hold=0)
+    assert imageio_ffmpeg.count_frames_and_secs(str(tmp_path / "pole.mp4"))[0] == number > 5
+    with pytest.raises(ValueError, match=r"must end in one of \('.gif', '.mp4'\)"):
+        record(Still(), "Catch-v0", tmp_path / "game.avi", **GAME)
+
+
+def test_what_was_watched_is_what_was_shown(action_format):
+    model = Scripted(action_format)
+    episodes = watch(model, "GlimpseMNIST-v0", model.options, num_images=6)
+    images = load_images("mnist-5k", "test")
+    seen = iter(model.seen)
+    for image, label, frames in zip(images.images, images.labels, episodes, strict=False):
+        assert [frame.choice for frame in frames] == [None, 3, 3, 3, 3]
+        assert frames[-1].truth == label
+        for frame, location in zip(frames, [None, *PATH], strict=True):
+            np.testing.assert_allclose(frame.scene, image / 255, atol=1e-6)
+            if location is not None:
+                np.testing.assert_allclose(frame.look.location, location, atol=1e-6)
+        for frame in frames[:-1]:
+            obs = next(seen)
+            np.testing.assert_array_equal(obs["glimpse"][0], frame.look.glimpse)
+            expected = glimpses(image[None], frame.look.location[None], glimpse_size=8, num_scales=1)
+            np.testing.assert_array_equal(obs["glimpse"], expected)
+    assert next(seen, None) is None
+    assert [starts[0] for starts in model.starts] == [True, False, False, False] * 6
+
+
+def test_another_split_is_watched():
+    model = Scripted()
+    episodes = watch(model, "GlimpseMNIST-v0", model.options, "validation", num_images=2)
+    images = load_images("mnist-5k", "validation").images[:2]
+    np.testing.assert_allclose([frames[0].scene for frames in episodes], images / 255, atol=1e-6)
+
+
+def test_arrays_have_no_other_splits_to_watch():
+    model, data = Scripted(), load_images("mnist-5k", "train")
+    with pytest.raises(ValueError, match="register_dataset"):
+        watch(model, "GlimpseMNIST-v0", {"dataset": (data.images[:5], data.labels[:5])})
+
+
+def test_stacked_frames_are_watched_as_single_glimpses():
+    options = {**DIGITS, "action_format": "multidiscrete"}
+    env = make_vec_env("GlimpseMNIST-v0", 4, frame_stack=3, **options)
+    model = PPO("MultiInputPolicy", env, n_steps=8, batch_size=16, seed=0, device="cpu")
+    episodes = watch(model, "GlimpseMNIST-v0", options, num_images=5, frame_stack=3)
+    assert [len(frames) for frames in episodes] == [5] * 5
+    assert episodes[0][0].look.glimpse.shape == (1, 8, 8)
+
+
+@pytest.mark.parametrize("num_scales", [1, 3])
+def test_glimpses_are_drawn(tmp_path, num_scales):
+    model = Scripted("box", num_scales=num_scales)
+    plot_glimpses(watch(model, "GlimpseMNIST-v0", model.options, num_images=2), tmp_path / "sub" / "glimpses.png")
     picture = imread(tmp_path / "sub" / "glimpses.png")[..., :3]
     green = (picture[..., 1] > 0.55) & (picture[..., 0] < 0.3) & (picture[..., 2] < 0.3)
     assert green.sum() > 50  # The path.
     red = (picture[..., 0] > 0.8) & (picture[..., 1] < 0.2) & (picture[..., 2] < 0.4)
-    assert (red.sum() > 5) == (num_images > 1)  # A wrong answer is written in red.
+    assert red.sum() > 5  # Neither is a 3: a wrong answer is written in red.
+    orange = (np.abs(picture - np.array([255, 127, 14]) / 255) < 0.01).all(axis=2)
+    columns = np.flatnonzero(orange.sum(axis=0) > 40)
+    assert len(columns) >= 4 * 2 * 3  # Each of four glimpses has its border, three pixels wide.
+
+
+def test_a_right_answer_is_written_in_black_and_a_stopped_episode_ends(tmp_path):
+    model = Scripted("box", stop_action=True)
+    episodes = watch(model, "GlimpseMNIST-v0", model.options, num_images=40)
+    right = [frames for frames in episodes if frames[-1].truth == 3][:1]
+    whole = Scripted("box")
+    longer = watch(whole, "GlimpseMNIST-v0", whole.options, num_images=1)
+    pictures = {}
+    for name, shown in (("alone", right), ("with a longer one", longer + right)):
+        plot_glimpses(shown, tmp_path / f"{name}.png")
+        pictures[name] = imread(tmp_path / f"{name}.png")[..., :3]
+    picture = pictures["alone"]
+    assert not ((picture[..., 0] > 0.8) & (picture[..., 1] < 0.2) & (picture[..., 2] < 0.4)).any()
+    assert (pictures["with a longer one"][-150:, picture.shape[1] :] > 0.99).all()  # Nothing after the last glimpse.
 
 
 @pytest.mark.parametrize("last", [2.5, 0.0])

@@ -6,7 +6,6 @@ import pytest
 
 import ram_envs  # noqa: F401 (registers the environments)
 from ram_envs.play import main, new_game, play
-from ram_envs.view import through_retina
 
 pygame = pytest.importorskip("pygame")
 pytestmark = pytest.mark.usefixtures("no_screen")
@@ -44,24 +43,6 @@ def post(*events):
 CLICK = mouse(pygame.MOUSEBUTTONDOWN, button=1, pos=(0, 0))
 
 
-def test_only_what_the_retina_sees_is_shown():
-    images = np.zeros((2, 20, 20), np.uint8)
-    images[:, 6, 6] = images[:, 8, 8] = images[:, 0, 0] = 255
-    game = classification(dataset=(images, [0, 1]), glimpse_size=4, num_scales=2)  # Sees 8..11 and, halved, 6..13.
-    seen = through_retina(game.task.view(0))
-    expected = np.zeros((20, 20))
-    expected[6:8, 6:8] = 0.25
-    expected[8, 8] = 1
-    np.testing.assert_array_equal(seen, expected)
-
-
-def test_patches_are_cut_at_the_border():
-    game = classification(initial_location=(-1, 1), glimpse_size=4)  # Sees columns -2..1 and rows 18..21.
-    seen = through_retina(game.task.view(0))
-    assert np.argwhere(seen).tolist() == [[18, 0], [18, 1], [19, 0], [19, 1]]
-    assert through_retina(catch("Catch-v0").task.view(0)).sum() == 3  # Seen whole: the ball and the paddle.
-
-
 def test_what_is_not_seen_changes_no_picture_until_the_end():
     others = IMAGES.copy()
     others[:, 0, 0] = 0
@@ -94,7 +75,7 @@ def test_a_click_looks_there():
     game.advance()  # Nothing is asked for.
     assert game.task.steps[0] == 2
     assert game.task.gaze.locations[0].tolist() == [0.5, -0.5]
-    assert game._renderer.view(0).choice is None  # Nothing has been said.
+    assert game.frame().choice is None  # Nothing has been said.
 
 
 def test_the_last_step_is_left_for_the_answer():
@@ -140,7 +121,7 @@ def test_many_classes_are_typed():
     assert game.task.steps[0] == 0
     game.handle(enter)
     game.advance()
-    assert game._renderer.view(0).choice == 11
+    assert game.frame().choice == 11
     game.restart()
     for event in (digit(9), digit(9), enter, enter):  # There is no such class.
         game.handle(event)
@@ -192,8 +173,7 @@ def test_keys_move_the_paddle_and_the_mouse_the_gaze():
 def test_a_faint_ball_is_made_visible():
     game = catch(initial_location=(0, -1))
     game.env.reset(options={"ball_column": 1})
-    assert game.task.view(0).look.glimpse[2].max() == 1 / 16
-    game._renderer.begin(np.ones(1, np.bool_))
+    assert game.frame().look.glimpse[2].max() == 1 / 16
     assert game.picture()[24 + 9, 24 + 18 + 9, 0] == 64  # 1/4 of white.
 
 

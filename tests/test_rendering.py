@@ -1,4 +1,4 @@
-"""Pictures checked by hand, the window, and what Gymnasium does with both."""
+"""What `render()` returns, the window, and what Gymnasium does with both."""
 
 import subprocess
 import sys
@@ -12,15 +12,28 @@ from gymnasium.utils.env_checker import check_env, data_equivalence
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 import ram_envs
-from ram_envs.drawing import PATCH_COLOURS, PATH_COLOUR, Place, draw
-from ram_envs.view import View
+from ram_envs.drawing import draw
+from ram_envs.rendering import Renderer, Window
 
 pygame = pytest.importorskip("pygame")
 pytestmark = pytest.mark.usefixtures("no_screen")
 
 IMAGES, LABELS = np.full((6, 20, 20), 255, np.uint8), np.arange(6) % 3
 OPTIONS = {"dataset": (IMAGES, LABELS), "initial_location": "center"}
-# A scene of 20x20 is enlarged 21 times and begins at pixel 30.
+
+
+@pytest.fixture
+def opened(monkeypatch):
+    """Pygame's windows, in the order in which they were opened."""
+    windows = []
+
+    class Remembered(pygame.Window):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            windows.append(self)
+
+    monkeypatch.setattr(pygame, "Window", Remembered)
+    return windows
 
 
 def make(env_id="GlimpseClassification-v0", render_mode="rgb_array", **kwargs):
@@ -38,106 +51,29 @@ def picture_of(env, **reset):
     return env.render()
 
 
-def rgb(colour):
-    return list(pygame.Color(colour)[:3])
+def shown_in(window):
+    """The picture (H, W, 3) that one of pygame's windows shows."""
+    return pygame.surfarray.array3d(window.get_surface()).swapaxes(0, 1)
 
 
-def at_pixel(row, column):
-    """The middle of a pixel of a scene of 20x20 in the picture."""
-    return 30 + 21 * row + 10, 30 + 21 * column + 10
+def is_open(window):
+    try:
+        window.get_surface()
+    except pygame.error:
+        return False
+    return True
 
 
-def colours_in(surface):
-    return pygame.surfarray.array3d(surface).swapaxes(0, 1)
-
-
-def test_scene_is_bright_inside_the_retina_and_dimmed_outside():
-    picture = picture_of(make(glimpse_size=8))  # Sees the pixels 6..13.
-    assert picture[at_pixel(7, 7)].tolist() == [255, 255, 255]
-    assert picture[at_pixel(13, 13)].tolist() == [255, 255, 255]
-    # 0.35 of white and 0.65 of the fog's (45, 51, 60).
-    np.testing.assert_allclose(picture[at_pixel(2, 2)], [118, 122, 128], atol=1)
-    np.testing.assert_array_equal(picture[at_pixel(14, 13)], picture[at_pixel(2, 2)])
-
-
-def test_each_patch_has_its_square_and_its_picture_beside_the_scene():
-    images = np.zeros((2, 20, 20), np.uint8)
-    images[:, 8, 8] = 255
-    picture = picture_of(make(dataset=(images, [0, 1]), glimpse_size=4, num_scales=2))  # 8..11 and, halved, 6..13.
-    assert picture[250, 30 + 21 * 8 - 1].tolist() == rgb(PATCH_COLOURS[0])
-    assert picture[250, 30 + 21 * 6 - 1].tolist() == rgb(PATCH_COLOURS[1])
-    # Two patches of 144 pixels with 14 between them, in the middle of a column of 168 pixels.
-    fine, coarse = picture[89:233, 492:636], picture[247:391, 492:636]
-    assert fine[18::36, 18::36, 0].tolist() == [[255, 0, 0, 0], [0] * 4, [0] * 4, [0] * 4]
-    assert coarse[18::36, 18::36, 0].tolist() == [[0] * 4, [0, 64, 0, 0], [0] * 4, [0] * 4]
-    assert picture[100, 490].tolist() == rgb(PATCH_COLOURS[0])
-    assert picture[250, 490].tolist() == rgb(PATCH_COLOURS[1])
-
-
-def test_path_begins_at_the_first_glimpse():
-    env = make(initial_location=(-0.5, 0.5), action_format="box")
-    picture = picture_of(env)
-    first, second = (345, 135), (135, 345)  # Rows and columns of (-0.5, 0.5) and (0.5, -0.5).
-    assert picture[first].tolist() == rgb(PATH_COLOUR)  # The dot.
-    assert picture[first[0], first[1] + 7].tolist() == rgb(PATH_COLOUR)  # The ring.
-    assert picture[second].tolist() != rgb(PATH_COLOUR)
-    env.step(np.array([0.5, -0.5, 0, 0, 0], np.float32))
-    picture = env.render()
-    assert picture[first[0], first[1] + 7].tolist() == rgb(PATH_COLOUR)
-    assert picture[second].tolist() == picture[240, 240].tolist() == rgb(PATH_COLOUR)  # The new dot, the line to it.
-
-
-def test_scores_as_sent_and_whether_the_class_is_right():
+def test_render_draws_the_frame_after_the_last_action_and_the_path():
     env = make(action_format="box", num_glimpses=2)
     env.reset(options={"index": 1})
-    task = env.unwrapped.task
-    assert task.view(0).scores.tolist() == [0, 0, 0]
-    action = np.array([0, 0, -1, 0.5, 7], np.float32)  # Scores beyond [-1, 1] are cut off.
+    np.testing.assert_array_equal(env.render(), draw(env.unwrapped.frame(), np.zeros((1, 2))))
+    action = np.array([0.5, -0.5, -1, 0.5, 1], np.float32)
     env.step(action)
-    view = env.unwrapped._renderer.view(0)
-    assert view.scores.tolist() == [0, 0.75, 1]
-    assert (view.choice, view.truth, view.names) == (2, 1, ("0", "1", "2"))
-    picture = env.render()
-    bars = [picture[194 + 28 * row, 680].tolist() for row in range(3)]
-    assert bars == [rgb("#444a54"), rgb("#b8c0cc"), rgb("#e5534b")]  # Empty, some, wrong.
+    expected = draw(env.unwrapped.frame(action=action), np.array([[0, 0], [0.5, -0.5]]))
+    np.testing.assert_array_equal(env.render(), expected)
     action[:] = 0  # What the caller does to the action changes no picture.
-    np.testing.assert_array_equal(env.render(), picture)
-    env.step(np.array([0, 0, -1, 1, -1], np.float32))
-    assert env.render()[194 + 28, 680].tolist() == rgb("#3fb950")
-    assert env.unwrapped._renderer.view(0).lines == ("glimpse 2 of 2", "said 1: right", "reward 1")
-
-
-def test_other_formats_score_the_choice_alone():
-    for action_format in ("dict", "multidiscrete", "discrete"):
-        env = make(action_format=action_format, stop_action=True).unwrapped
-        env.reset(options={"index": 0})
-        batch = env.task.codec.encode(np.zeros((1, 2)), **{"class": np.array([2]), "stop": np.array([1])})
-        env.step({name: values[0] for name, values in batch.items()} if isinstance(batch, dict) else batch[0])
-        view = env._renderer.view(0)
-        assert view.scores.tolist() == [0, 0, 1]
-        assert view.lines == ("glimpse 1 of 7", "stopped", "said 2: wrong", "reward 0")
-
-
-def test_catch_shows_the_game_and_the_move():
-    env = make("GlimpseCatch-v0", size=6, glimpse_size=2, num_scales=1, ball_speeds=(0,))
-    env.reset(options={"ball_column": 2})
-    for move in (1, 1, 1, 1, 0):
-        env.step({"location": np.zeros(2, np.float32), "move": move})
-    view = env.unwrapped._renderer.view(0)
-    assert view.lines == ("step 5 of 5", "caught", "reward 1")
-    assert view.scores.tolist() == [1, 0, 0]
-    assert view.scene[5].tolist() == [0, 1, 1, 0, 0, 0]
-    assert view.truth is None
-
-
-def test_places_of_scenes_and_locations():
-    place = Place.of((20, 20))
-    assert (place.left, place.top, place.scale) == (30, 30, 21)
-    assert place.point(np.array([-1, 1])) == (30, 450)
-    assert place.location(240, 345).tolist() == [0, 0.5]
-    assert place.location(-100, 5000).tolist() == [-1, 1]
-    assert Place.of((3, 40, 80)) == Place(40, 140, 400, 200, 5)
-    assert Place.of((864, 1728)) == Place(24, 132, 432, 216, 0.25)
+    np.testing.assert_array_equal(env.render(), expected)
 
 
 def rgb_images(height, width, num_classes=3):
@@ -175,14 +111,6 @@ def test_every_picture_of_an_environment_has_one_even_size(name):
     assert picture_of(env).shape == (480, width, 3)
 
 
-def test_many_classes_have_the_best_bars():
-    view = View(np.zeros((4, 4), np.float32), None, (), tuple(map(str, range(100))), np.arange(100, dtype=np.float32) / 100, 7, 3)
-    picture = draw(view)
-    bars = [picture[180 + 13 * row + 6, 525].tolist() for row in range(20)]
-    assert bars[:3] == [rgb("#e5534b"), rgb("#444a54"), rgb("#b8c0cc")]  # Said 7, which was 3; then 99.
-    assert bars[3:] == [rgb("#b8c0cc")] * 17
-
-
 @pytest.mark.parametrize("mode", [AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP])
 @pytest.mark.parametrize("env_id", ["GlimpseClassification-v0", "GlimpseCatch-v0", "Catch-v0"])
 def test_vector_pictures_equal_single_ones(env_id, mode):
@@ -199,16 +127,30 @@ def test_vector_pictures_equal_single_ones(env_id, mode):
         native.step(actions), singles.step(actions)
 
 
-def test_path_of_one_environment_starts_anew_at_its_reset():
-    envs = make_vec(2, autoreset_mode="Disabled").unwrapped
+def test_paths_begin_anew_with_each_episode():
+    envs = make_vec(2, autoreset_mode="Disabled", render_mode=None).unwrapped
+    renderer, everywhere, first = Renderer(envs.task, "rgb_array"), np.ones(2, bool), np.array([True, False])
     envs.reset(seed=0)
+    renderer.begin(everywhere)
+    actions = envs.action_space.sample()
+    envs.step(actions)
+    renderer.step(actions, 2, ~everywhere)
+    envs.reset(options={"reset_mask": first})
+    renderer.begin(first)
+    assert [len(renderer.path(env)) for env in range(2)] == [1, 2]
+    assert [renderer.frame(env).choice for env in range(2)] == [None, actions["class"][1]]
+
+
+def test_a_state_that_was_set_has_no_path():
+    envs = make_vec(2).unwrapped
+    envs.reset(seed=0)
+    before = envs.render()
     envs.step(envs.action_space.sample())
-    envs.reset(options={"reset_mask": np.array([True, False])})
-    assert [len(envs._renderer.path(env)) for env in range(2)] == [1, 2]
-    assert envs._renderer.view(0).choice is None
-    assert envs._renderer.view(1).choice is not None
-    envs.set_state(envs.get_state())
-    assert [len(envs._renderer.path(env)) for env in range(2)] == [1, 1]
+    envs.reset(seed=0)
+    state = envs.get_state()
+    envs.step(envs.action_space.sample())
+    envs.set_state(state)
+    np.testing.assert_array_equal(envs.render(), before)
 
 
 def test_drawing_changes_nothing_and_needs_no_screen():
@@ -283,3 +225,91 @@ def test_videos_are_recorded(tmp_path):
         many.step(many.action_space.sample())
     many.close()
     assert frames(str(tmp_path / "vector/rl-video-episode-0.mp4")) == (4, 1.0)
+
+
+def test_window_shows_each_step_by_itself(opened):
+    env, drawn = make(render_mode="human", action_format="box"), make(action_format="box")
+    picture = picture_of(drawn, seed=0)
+    env.reset(seed=0)
+    np.testing.assert_array_equal(shown_in(opened[0]), picture)
+    action = env.action_space.sample()
+    env.step(action), drawn.step(action)
+    np.testing.assert_array_equal(shown_in(opened[0]), drawn.render())
+    assert env.render() is None
+    env.close()
+    env.close()
+    assert not pygame.display.get_init()
+
+
+def test_window_is_answered_and_closed_by_the_person(opened):
+    env, other = make(render_mode="human"), make("Catch-v0", render_mode="human")
+    env.reset(seed=0), other.reset(seed=0)
+    pygame.event.post(pygame.event.Event(pygame.MOUSEMOTION, pos=(1, 1), rel=(0, 0), buttons=(0, 0, 0), touch=False))
+    pygame.event.post(pygame.event.Event(pygame.KEYDOWN, key=pygame.K_a, unicode="a"))
+    pygame.event.post(pygame.event.Event(pygame.WINDOWCLOSE, window=opened[0]))
+    other.step(1)  # Any window hears what is asked of the others.
+    assert [is_open(window) for window in opened] == [False, True]
+    assert [event.key for event in pygame.event.get(exclude=[]) if event.type == pygame.KEYDOWN] == [pygame.K_a]
+    assert not pygame.event.peek(pygame.MOUSEMOTION)
+    env.step(env.action_space.sample())  # The program goes on.
+    assert len(opened) == 2
+    pygame.event.post(pygame.event.Event(pygame.QUIT))
+    other.step(1)
+    other.step(1)
+    assert not is_open(opened[1])
+    assert not pygame.display.get_init()
+
+
+def test_closing_one_window_leaves_the_other(opened):
+    env, other = make("Catch-v0", render_mode="human"), make("Catch-v0", render_mode="human")
+    env.reset(seed=0), other.reset(seed=0)
+    env.close()
+    other.step(1)
+    assert shown_in(opened[1]).any()
+    pygame.quit()  # As Gymnasium's own environments do when they close: the window comes back.
+    other.step(1)
+    assert len(opened) == 3
+    assert shown_in(opened[2]).any()
+    other.close()
+
+
+def test_window_keeps_its_picture_whole_at_any_size(opened):
+    window, picture = Window("title", fps=1000), np.full((480, 664, 3), 200, np.uint8)
+    assert window.to_picture((3, 4), picture) == (3, 4)  # Not yet open.
+    window.show(picture)
+    opened[0].size = (664, 1000)
+    window.draw(picture)
+    shown = shown_in(opened[0])
+    assert shown.shape == (1000, 664, 3)
+    assert (shown[260:740] == 200).all()
+    assert not shown[:260].any()
+    assert not shown[740:].any()
+    assert window.to_picture((0, 260), picture) == (0, 0)
+    window.close()
+
+
+def test_window_holds_the_frames_per_second(monkeypatch):
+    ticks = []
+
+    class Clock:
+        def tick(self, fps):
+            ticks.append(fps)
+
+    monkeypatch.setattr(pygame.time, "Clock", Clock)
+    env = make("Catch-v0", render_mode="human")
+    env.reset(seed=0)
+    env.step(1)
+    env.step(1)
+    assert ticks == [8, 8, 8]
+    env.close()
+
+
+def test_many_environments_share_one_window(opened):
+    envs = make_vec(18, render_mode="human").unwrapped
+    envs.reset(seed=0)
+    width, height = opened[0].size
+    assert width / height == pytest.approx(832 / 480, rel=0.02)  # A grid of 4 x 4: no more than 16 are shown.
+    envs.step(envs.action_space.sample())
+    assert envs.render() is None
+    envs.close()
+    assert not pygame.display.get_init()
