@@ -12,121 +12,223 @@ on validation; the test split is never touched. docs/search.md has the rest.
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import importlib
+import csv
+import json
+import multiprocessing
 import os
 import shlex
-import subprocess
+import signal
 import sys
-import time
-from collections.abc import Callable
+from collections import Counter
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-sys.path.append(os.getcwd())  # What --imports names.
+import gymnasium as gym
+import yaml
+from rich.console import Console
+from rich.table import Table
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # A script finds only what lies beside it.
 
-from benchmarks.processes import ONE_THREAD, ended_by_signals
-from benchmarks.search_report import Row, report
-from benchmarks.search_space import Space, read_space
-from benchmarks.search_trial import ENV_PREFIX, import_trial
-from ram_envs.pairs import parse_pairs
+try:
+    import optuna
+    from optuna.trial import FrozenTrial, TrialState
 
-SPACES = Path(__file__).resolve().parents[1] / "hyperparams" / "search.yml"
-EXTRAS = {"optuna": "ram-envs[search]", "filelock": "ram-envs[search]", "ray": "ram-envs[ray]"}
-DEATHS = 3  # So many workers, times --workers, may be killed with no trial finished between them.
+    from benchmarks import search_study as studies
+except ModuleNotFoundError as error:
+    raise ImportError(f"benchmarks/search.py needs the package {error.name}: pip install 'ram-envs[search]'") from error
+
+from agents.training.callbacks import CLOCKS
+from agents.training.config import HYPERPARAMS, RunConfig, read_hyperparams
+from agents.training.registry import get_algorithm
+from agents.training.run import run
+from benchmarks.jobs import ONE_THREAD, ended_by_signals
+from benchmarks.search_space import read_space, read_values
+from ram_envs import parse_pairs
+from train_agent import import_modules
+
+COMMON = (
+    "algo",
+    "env",
+    "preset",
+    "seed",
+    "n_timesteps",
+    "minutes",
+    "clock",
+    "n_envs",
+    "hyperparams",
+    "env_kwargs",
+    "evaluations",
+)
+DEATHS = 3  # This number of workers, times --workers, may be killed with no trial finished between them.
+NUM_SHOWN = 10
+FILE_WIDTH = 150  # Of the table where no terminal says otherwise.
+MIN_IMPORTANCES = 20  # Complete trials from which on it is said what mattered.
 
 
-def main(arguments: list[str] | None = None) -> list[Row]:
-    """Run the command line; returns the study's trials."""
+def main(arguments: list[str] | None = None) -> studies.Search:
+    """Run the command line; returns the study."""
     options = parse_arguments(sys.argv[1:] if arguments is None else arguments)
-    engine = import_engine(options.engine)
     if options.show:
-        search = engine.open_search(options.study)
+        search = studies.open_search(options.study)
     else:
-        space = read_space(options.space, options.algo, options.env, fixed=given(options))
-        search = engine.open_search(options.study, describe(options, space))
-        rest = {"sampler": options.sampler, "pruner": options.pruner, "command": options.command}
+        import_modules(options.imports)
+        search = studies.open_search(options.study, ask(options))
         if options.engine == "ray":
-            engine.run(search, options.trials, space, options.imports, max_concurrent=options.workers or None, **rest)
-        elif options.workers and not options.worker_of:
-            supervise(options, lambda: len(search.finished()))
+            work_on_ray(search, options)
+        elif options.workers:
+            work_in_processes(search, options)
         else:
-            run_trial = import_trial(options.algo, options.env, options.env_kwargs, options.imports)
-            engine.work(search, options.trials, space, run_trial, goes_on=lambda: has_supervisor(options), **rest)
-    rows: list[Row] = search.rows()
-    if not options.worker_of:
-        title = f"{search.asked['algo']} on {search.asked['env']}"
-        report(options.study, search.asked["env"], rows, title, search.importances())
-    return rows
+            work_here(options)
+    report(search)
+    return search
 
 
-def given(options: argparse.Namespace) -> set[str]:
-    """What the command line fixes and so is not searched, by its names in the space."""
-    names = {*options.params, *(f"{ENV_PREFIX}{name}" for name in options.env_kwargs)}
-    return names | ({"n_envs"} if options.n_envs else set())
-
-
-def describe(options: argparse.Namespace, space: Space) -> dict[str, Any]:
-    """What all trials of the study have in common."""
-    how = ("n_timesteps", "minutes", "clock", "n_envs", "params", "env_kwargs", "evaluations", "device")
-    names = ("algo", "env", "preset", "seed", *how)
-    return {**{name: getattr(options, name) for name in names}, "space": {k: dataclasses.asdict(v) for k, v in space.items()}}
-
-
-def import_engine(name: str) -> Any:
-    """The module that runs the trials.
+def ask(options: argparse.Namespace) -> dict[str, Any]:
+    """What all trials of the study have in common.
 
     Raises:
-        ImportError: a package is missing; the message names the `pip install`.
+        ValueError: an unknown environment, algorithm, preset or space, or they don't fit.
+        ImportError: the algorithm needs a package that is not installed.
     """
     try:
-        return importlib.import_module({"optuna": "benchmarks.search_study", "ray": "benchmarks.search_ray"}[name])
-    except ImportError as error:
-        package = (error.name or "").partition(".")[0]
-        if package not in EXTRAS:
-            raise
-        raise ImportError(f"--engine {name} needs the package {package}: pip install '{EXTRAS[package]}'") from error
+        gym.spec(options.env)
+    except gym.error.Error as error:
+        raise ValueError(f"env must be a registered id, got {options.env!r}: {error}") from error
+    asked = {name: getattr(options, name) for name in (*COMMON, "device")}
+    read_hyperparams(RunConfig(**asked, folder=options.study))
+    get_algorithm(options.algo).resolve()
+    fixed = {
+        *options.hyperparams,
+        *(f"env_kwargs.{name}" for name in options.env_kwargs),
+        *(["n_envs"] if options.n_envs else []),
+    }
+    return {**asked, "space": read_space(options.space, options.algo, options.env, fixed)}
 
 
-def has_supervisor(options: argparse.Namespace) -> bool:
-    """Whether the process that started this one, if any did, still lives."""
-    return options.worker_of in (None, os.getppid())
+def work_here(options: argparse.Namespace) -> None:
+    """Run trials in this process, for as long as the process that started it, if one did, lives."""
+    import_modules(options.imports)
+    parent = multiprocessing.parent_process()
+    how = {"sampler": options.sampler, "pruner": options.pruner, "command": options.command}
+    search = studies.open_search(options.study)
+    studies.work(search, options.trials, run, **how, continues=lambda: parent is None or parent.is_alive())
 
 
-def supervise(options: argparse.Namespace, num_finished: Callable[[], int]) -> None:
-    """Start the workers, processes of this same script, and others for those that are killed.
+def work_in_process(options: argparse.Namespace) -> None:
+    """`work_here` in a process of its own, which Ctrl-C reaches through its parent alone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        work_here(options)
+    except Exception as error:
+        sys.exit(f"A worker ended with {type(error).__name__}: {error}")
+
+
+def work_in_processes(search: studies.Search, options: argparse.Namespace) -> None:
+    """Run workers on this machine, and others in place of those that are killed.
 
     Raises:
-        RuntimeError: the workers came to an end, and the study has not enough finished trials.
+        RuntimeError: the workers ended, and the study has not enough finished trials.
     """
+    os.environ.update(ONE_THREAD)
 
-    def start() -> subprocess.Popen[bytes]:
-        command = [sys.executable, str(Path(__file__).resolve()), *options.arguments, f"--worker-of={os.getpid()}"]
-        return subprocess.Popen(command, env={**os.environ, **ONE_THREAD}, start_new_session=True)
+    def start() -> BaseProcess:
+        worker = multiprocessing.get_context("spawn").Process(target=work_in_process, args=(options,))
+        worker.start()
+        return worker
 
-    num_before, num_killed = num_finished(), 0
-    workers = [start() for _ in range(min(options.workers, options.trials - num_before))]
+    num_finished, num_killed = search.num_finished(), 0
+    workers = [start() for _ in range(min(options.workers, options.trials - num_finished))]
     try:
         while workers:
-            time.sleep(0.2)
-            for worker in [worker for worker in workers if worker.poll() is not None]:
+            wait([worker.sentinel for worker in workers])
+            for worker in [worker for worker in workers if not worker.is_alive()]:
                 workers.remove(worker)
-                if worker.returncode >= 0:  # It is done, or has told its error.
+                if (worker.exitcode or 0) >= 0:  # It is done, or has told its error.
                     continue
-                num_now = num_finished()
-                num_killed = num_killed + 1 if num_now == num_before else 1
-                num_before = num_now
-                print(f"A worker was killed (signal {-worker.returncode}), its trial is lost.", flush=True)
+                before, num_finished = num_finished, search.num_finished()
+                num_killed = num_killed + 1 if num_finished == before else 1
+                print(f"A worker was killed (signal {-(worker.exitcode or 0)}), its trial is lost.", flush=True)
                 if num_killed <= DEATHS * options.workers:
                     workers.append(start())
     finally:
         for worker in workers:
             worker.terminate()
         for worker in workers:
-            worker.wait()
-    if (num_now := num_finished()) < options.trials:
-        raise RuntimeError(f"the workers ended after {num_now} of {options.trials} trials, see above")
+            worker.join()
+    if search.num_finished() < options.trials:
+        raise RuntimeError(f"the workers ended after {search.num_finished()} of {options.trials} trials, see above")
+
+
+def work_on_ray(search: studies.Search, options: argparse.Namespace) -> None:
+    """Run workers on the machines of a Ray cluster, which share the study's folder; Ray starts killed ones again."""
+    try:
+        import ray
+    except ModuleNotFoundError as error:
+        raise ImportError("--engine ray needs the package ray: pip install 'ram-envs[ray]'") from error
+    if not ray.is_initialized():
+        paths = [str(HYPERPARAMS.parent), os.getcwd(), os.environ.get("PYTHONPATH", "")]
+        ray.init(runtime_env={"env_vars": {"PYTHONPATH": os.pathsep.join(filter(None, paths)), **ONE_THREAD}})
+    num_workers = min(options.workers or int(ray.cluster_resources()["CPU"]), options.trials - search.num_finished())
+    num_gpus = 1 if options.device.startswith("cuda") else 0
+    worker = ray.remote(num_cpus=1, num_gpus=num_gpus, max_retries=DEATHS)(work_here)
+    there = argparse.Namespace(**{**vars(options), "study": options.study.resolve()})
+    ray.get([worker.remote(there) for _ in range(num_workers)])
+
+
+def report(search: studies.Search) -> None:
+    """Print the best trials and what mattered; write trials.csv, and best.yml where a trial is complete."""
+    with search.lock:
+        studies.count_running(search)
+    best = sorted(search.trials(TrialState.COMPLETE), key=lambda trial: trial.value or 0)
+    counts = Counter(trial.state.name.lower() for trial in search.trials())
+    counted = ", ".join(f"{counts[state]} {state}" for state in sorted(counts)) or "no trials"
+    names = list(search.asked["space"])
+    print(f"{search.asked['algo']} on {search.asked['env']}: {counted}")
+    table = Table()
+    for name in ("trial", "error, %", *names):
+        table.add_column(name.rpartition(".")[2].replace("_", "_\n"), no_wrap=True)
+    for trial in best[:NUM_SHOWN]:
+        values = read_values(trial.params)
+        table.add_row(str(trial.number), f"{trial.value:.2f}", *(studies.in_words(values[name]) for name in names))
+    Console(width=None if sys.stdout.isatty() else FILE_WIDTH).print(table)
+    if len(best) >= MIN_IMPORTANCES:
+        importances = optuna.importance.get_param_importances(search.study)
+        print(f"What mattered, as shares (Optuna's importances): {studies.in_words(importances)}")
+    write_trials(search, search.folder / "trials.csv")
+    if best:
+        write_best(search, best[0], search.folder / "best.yml")
+
+
+def write_trials(search: studies.Search, path: Path) -> None:
+    """Write every trial: its state, error and values, the machine, the exception where it failed, and some figures."""
+    names, details = list(search.asked["space"]), ("host", "exception", *studies.FIGURES)
+    draft = path.with_name(f".{path.name}.{os.getpid()}")  # Workers on several machines may write at the same time.
+    with draft.open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["trial", "state", "validation_error", *names, *details])
+        for trial in search.trials():
+            facts = read_values(trial.params) | trial.user_attrs
+            cells = [facts.get(name) for name in (*names, *details)]
+            writer.writerow([trial.number, trial.state.name.lower(), trial.value, *cells])
+    draft.replace(path)
+    print(path)
+
+
+def write_best(search: studies.Search, trial: FrozenTrial, path: Path) -> None:
+    """Write all hyperparameters of a trial in rl_zoo3's form."""
+    result = json.loads((search.trial_folder(trial.number) / "result.json").read_text())
+    hyperparams = result["hyperparams"] | ({"env_kwargs": result["env_kwargs"]} if result["env_kwargs"] else {})
+    error = f"validation error {trial.value:.2f} % after {result['n_timesteps']} steps"
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft.write_text(
+        f"# {result['algo']}: trial {trial.number}, {error}, the best of\n# {result['command']}\n"
+        + yaml.safe_dump({result["env"]: hyperparams}, sort_keys=False)
+    )
+    draft.replace(path)
+    print(path)
 
 
 def parse_arguments(arguments: list[str]) -> argparse.Namespace:
@@ -135,41 +237,35 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     add = parser.add_argument
     add("--algo", default="ram", help="the algorithm, as for train_agent.py (default: ram)")
     add("--env", default="GlimpseMNIST-v0", help="a registered environment's id")
-    add("--preset", help="settings to search around, as for train_agent.py (default: the everyday ones)")
+    add("--preset", help="hyperparameters to search around, as for train_agent.py (default: the everyday ones)")
     add("--trials", type=int, default=20, help="finished trials in the study, all in all (default: 20)")
     add("--workers", type=int, default=1, help="processes on this machine, one thread each; 0: this process itself (default: 1)")
     add("--study", type=Path, help="the study's folder (default: logs/search/ALGO/ENV, or ENV_PRESET)")
     add("--show", action="store_true", help="only show what the study has found so far")
-    add("--sampler", default="random", choices=("random", "tpe"), help="random (default), as in the paper, or tpe, which learns")
+    add("--sampler", default="random", choices=studies.SAMPLERS, help="random (default), as in the paper, or tpe, which learns")
     add(
-        "--pruner",
-        default="none",
-        choices=("none", "median"),
-        help="median: end trials early that do worse than half of the others",
+        "--pruner", default="none", choices=studies.PRUNERS, help="median: end trials early that do worse than half of the others"
     )
-    add("--space", type=Path, default=SPACES, help="a YAML file with the search space (default: hyperparams/search.yml)")
-    add("--engine", default="optuna", choices=("optuna", "ray"), help="what runs the trials (default: optuna)")
+    add("--space", type=Path, default=HYPERPARAMS / "search.yml", help="a YAML file (default: hyperparams/search.yml)")
+    add("--engine", default="optuna", choices=("optuna", "ray"), help="where workers run: here (default) or on a Ray cluster")
     add("-n", "--n-timesteps", type=int, help="steps of each trial; default: the tuned number")
-    add("--minutes", type=float, help="let each trial learn for so long instead (evaluations not counted)")
-    add("--clock", default="wall", choices=("wall", "cpu"), help="what the minutes are counted by (default: wall)")
+    add("--minutes", type=float, help="the time for each trial to learn instead (evaluations not counted)")
+    add("--clock", default="wall", choices=CLOCKS, help="what counts the minutes (default: wall)")
     add("--evaluations", type=int, default=12, help="evaluations of each trial on validation (default: 12)")
     add("--seed", type=int, default=0, help="seed of each trial and of the samples")
     add("--n-envs", type=int, help="environments side by side; default: the tuned number, or searched")
     add("--env-kwargs", nargs="+", default=[], metavar="NAME:VALUE", help="options of the environment to change")
-    add("-params", "--params", nargs="+", default=[], metavar="NAME:VALUE", help="settings of the algorithm that are fixed")
+    add("-params", "--hyperparams", nargs="+", default=[], metavar="NAME:VALUE", help="hyperparameters that are fixed")
     add("--imports", nargs="+", default=[], metavar="MODULE", help="modules to import first: they register what is your own")
     add("--device", default="auto", help="cpu, cuda or auto (default)")
-    add("--worker-of", type=int, help=argparse.SUPPRESS)  # The process that supervises this one.
     options = parser.parse_args(arguments)
-    for name, least in (("trials", 1), ("workers", 0), ("evaluations", 1)):
-        if getattr(options, name) < least:
-            parser.error(f"--{name} must be at least {least}, got {getattr(options, name)}")
+    if options.trials < 1 or options.workers < 0:
+        parser.error(f"--trials must be at least 1 and --workers at least 0, got {options.trials} and {options.workers}")
     try:
-        options.params, options.env_kwargs = parse_pairs(options.params), parse_pairs(options.env_kwargs)
+        options.hyperparams, options.env_kwargs = parse_pairs(options.hyperparams), parse_pairs(options.env_kwargs)
     except ValueError as error:
         parser.error(str(error))
-    options.arguments = [argument for argument in arguments if not argument.startswith("--worker-of=")]
-    options.command = shlex.join(["python", "benchmarks/search.py", *options.arguments])
+    options.command = shlex.join(["python", "benchmarks/search.py", *arguments])
     options.study = options.study or Path("logs", "search", options.algo, "_".join(filter(None, (options.env, options.preset))))
     return options
 
@@ -179,6 +275,6 @@ if __name__ == "__main__":
         with ended_by_signals():  # So that the workers are stopped too.
             main()
     except KeyboardInterrupt:
-        sys.exit("\nStopped. The same command goes on with the study.")
+        sys.exit("\nStopped. The same command resumes the study.")
     except (ValueError, ImportError, FileNotFoundError, RuntimeError) as error:
         sys.exit(f"error: {error}")

@@ -1,9 +1,9 @@
-"""The space that a hyperparameter search draws from, as data: a YAML file with an entry for each setting.
+"""The space that a hyperparameter search draws from, as data: a YAML file with an entry for each hyperparameter.
 
 ram:
   learning_rate: {low: 1.0e-4, high: 1.0e-2, log: true, schedule: lin}  # a number, here one that falls to 0 while training
   n_epochs: {low: 1, high: 8}                                          # a whole number: both bounds are whole
-  policy_kwargs.core: {choices: [relu, lstm]}                          # one entry of a nested setting
+  policy_kwargs.core: {choices: [relu, lstm]}                          # one entry of a nested hyperparameter
   env_kwargs.num_glimpses: {choices: [4, 7]}                           # an option of the environment
 """
 
@@ -11,40 +11,17 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 SCHEDULES = ("lin",)  # "lin_0.001": from 0.001 to 0, as in rl_zoo3.
+JSON = "json:"  # Optuna stores numbers, truths and strings; lists and mappings are stored as JSON behind this prefix.
 
-
-@dataclass(frozen=True)
-class Range:
-    """Numbers from `low` to `high`, both included; whole ones where both are ints."""
-
-    low: float
-    high: float
-    log: bool = False
-    schedule: str | None = None
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether only whole numbers are drawn."""
-        return isinstance(self.low, int) and isinstance(self.high, int)
-
-
-@dataclass(frozen=True)
-class Choices:
-    """Any of `choices`."""
-
-    choices: tuple[Any, ...]
-    schedule: str | None = None
-
-
-Space = dict[str, Range | Choices]
+Space = dict[str, dict[str, Any]]  # The entries as in the file, by name.
 
 
 def read_space(path: Path, algo: str, env_id: str, fixed: Collection[str] = ()) -> Space:
@@ -61,79 +38,68 @@ def read_space(path: Path, algo: str, env_id: str, fixed: Collection[str] = ()) 
         ValueError: it has no space for the algorithm, or an entry is bad; the message names it and what is allowed.
     """
     spaces = yaml.safe_load(path.read_text())
-    if not isinstance(spaces, dict):
-        raise ValueError(f"{path} must hold a space under the name of each algorithm, got {spaces!r}")
+    if not isinstance(spaces, dict) or not all(isinstance(space, dict) for space in spaces.values()):
+        raise ValueError(f"{path} must map each algorithm to a space, and a space names to entries, got {spaces!r}")
     name = next((name for name in (f"{algo}/{env_id}", algo) if name in spaces), None)
     if name is None:
         raise ValueError(f"{path} has no space for {algo!r}, only for {sorted(spaces)}: write one and name it with --space")
+    space = {str(entry): about for entry, about in spaces[name].items() if entry not in fixed}
+    if not space:
+        raise ValueError(f"{path}, {name}: nothing is left to search, all its hyperparameters are given")
     try:
-        space = parse_space(spaces[name])
+        distributions(space)
     except ValueError as error:
         raise ValueError(f"{path}, {name}: {error}") from None
-    space = {setting: entry for setting, entry in space.items() if setting not in fixed}
-    if not space:
-        raise ValueError(f"{path}, {name}: nothing is left to search, all its settings are given")
     return space
 
 
-def parse_space(entries: Any) -> Space:
-    """{"gamma": {"low": 0.9, "high": 1.0}, ...} as ranges and choices.
+def distributions(space: Space) -> dict[str, BaseDistribution]:
+    """What Optuna draws from, by name.
 
     Raises:
         ValueError: an entry is bad; the message names it and what is allowed.
     """
-    if not isinstance(entries, dict) or not entries:
-        raise ValueError(f"a space must map the names of settings to what they may be, got {entries!r}")
-    return {str(name): _parse_entry(str(name), entry) for name, entry in entries.items()}
+    found = {}
+    for name, entry in space.items():
+        try:
+            found[name] = _distribution(entry)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from None
+    return found
 
 
-def _parse_entry(name: str, entry: Any) -> Range | Choices:
-    if not isinstance(entry, dict) or ("choices" in entry) == ("low" in entry or "high" in entry):
-        raise ValueError(f"{name} must have either low and high, or choices, got {entry!r}")
-    allowed = {"choices", "schedule"} if "choices" in entry else {"low", "high", "log", "schedule"}
-    for key in entry:
-        if key not in allowed:
-            raise ValueError(f"{name}: unknown key {key!r}, allowed beside each other are {sorted(allowed)}")
-    if entry.get("schedule") not in (None, *SCHEDULES):
-        raise ValueError(f"{name}: schedule must be one of {SCHEDULES}, got {entry['schedule']!r}")
-    return _parse_choices(name, entry) if "choices" in entry else _parse_range(name, entry)
+def read_values(params: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a trial's parameters as they stand in the space."""
+    return {
+        name: json.loads(value.removeprefix(JSON)) if isinstance(value, str) and value.startswith(JSON) else value
+        for name, value in params.items()
+    }
 
 
-def _parse_choices(name: str, entry: dict[str, Any]) -> Choices:
-    choices = entry["choices"]
-    if not isinstance(choices, list) or not choices:
-        raise ValueError(f"{name}: choices must be a list with something in it, got {choices!r}")
-    if entry.get("schedule"):
-        for choice in choices:
-            _check_number(f"{name}: a choice with a schedule", choice)
-    return Choices(choices=tuple(choices), schedule=entry.get("schedule"))
+def with_schedules(space: Space, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values as hyperparameters: a number with a schedule is "lin_0.001"."""
+    return {name: f"{space[name]['schedule']}_{value}" if "schedule" in space[name] else value for name, value in values.items()}
 
 
-def _parse_range(name: str, entry: dict[str, Any]) -> Range:
-    for bound in ("low", "high"):
-        _check_number(f"{name}: {bound}", entry.get(bound))
-    low, high, log = entry["low"], entry["high"], entry.get("log", False)
-    if low >= high:
-        raise ValueError(f"{name}: low must be below high, got low {low!r} and high {high!r}")
-    if not isinstance(log, bool):
-        raise ValueError(f"{name}: log must be true or false, got {log!r}")
-    if log and low <= 0:
-        raise ValueError(f"{name}: with log, low must be above 0, got {low!r}")
-    return Range(**entry)
-
-
-def _check_number(what: str, value: Any) -> None:
-    if isinstance(value, str) and "e" in value:
-        raise ValueError(f"{what} must be a number, got {value!r}: YAML wants a point before the e, as in 1.0e-4")
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise ValueError(f"{what} must be a number, got {value!r}")
-
-
-def encode(choice: Any) -> Any:
-    """Optuna keeps numbers, truths and strings; lists and mappings go as JSON."""
-    return f"json:{json.dumps(choice)}" if isinstance(choice, (list, dict)) else choice
-
-
-def decode(value: Any) -> Any:
-    """The inverse of `encode`."""
-    return json.loads(value.removeprefix("json:")) if isinstance(value, str) and value.startswith("json:") else value
+def _distribution(entry: Any) -> BaseDistribution:
+    """Optuna itself sees to the order of low and high, and to what a logarithm wants of low."""
+    keys = set(entry) if isinstance(entry, dict) else set()
+    if not ({"low", "high"} <= keys <= {"low", "high", "log", "schedule"} or {"choices"} <= keys <= {"choices", "schedule"}):
+        raise ValueError(
+            f"must be {{low, high}}, log and schedule beside them, or {{choices}}, schedule beside it, got {entry!r}"
+        )
+    low, high, log, choices = (entry.get(key) for key in ("low", "high", "log", "choices"))
+    for key, value, allowed in (("log", log, (None, True, False)), ("schedule", entry.get("schedule"), (None, *SCHEDULES))):
+        if value not in allowed:
+            raise ValueError(f"{key} must be one of {allowed[1:]}, got {value!r}")
+    if "choices" in keys and not (isinstance(choices, list) and choices):
+        raise ValueError(f"choices must be a list with something in it, got {choices!r}")
+    for number in (choices if "schedule" in keys else []) if choices else (low, high):
+        if isinstance(number, bool) or not isinstance(number, (int, float)) or not math.isfinite(number):
+            raise ValueError(
+                f"low, high and choices with a schedule must be numbers, got {number!r} (YAML wants the point in 1.0e-4)"
+            )
+    if choices:
+        return CategoricalDistribution([f"{JSON}{json.dumps(one)}" if isinstance(one, (list, dict)) else one for one in choices])
+    whole = isinstance(low, int) and isinstance(high, int)
+    return IntDistribution(low, high, log or False) if whole else FloatDistribution(low, high, log or False)

@@ -1,4 +1,5 @@
 import csv
+import importlib.util
 import json
 import os
 import signal
@@ -13,12 +14,11 @@ optuna = pytest.importorskip("optuna")
 
 from optuna.trial import TrialState
 
-from agents.runs import read_hyperparams
-from benchmarks.search import SPACES, main
-from benchmarks.search_report import Row, report
-from benchmarks.search_study import open_search
+from agents.training.config import HYPERPARAMS, read_file
+from benchmarks.search import main, report
+from benchmarks.search_study import open_search, work
 
-SCRIPT = str(SPACES.parents[1] / "benchmarks" / "search.py")
+SCRIPT = str(HYPERPARAMS.parent / "benchmarks" / "search.py")
 
 
 def read_table(study):
@@ -26,53 +26,85 @@ def read_table(study):
         return list(csv.DictReader(file))
 
 
-def test_report_without_finished_trials(tmp_path, capsys):
-    report(tmp_path, "GlimpseMNIST-v0", [Row(0, "fail", None, {"a": 1}, {"exception": "ValueError: x"})], "ram")
-    assert "ram: 1 fail" in capsys.readouterr().out
-    assert {path.name for path in tmp_path.iterdir()} == {"trials.csv"}
-    assert read_table(tmp_path)[0]["exception"] == "ValueError: x"
+def test_a_report_without_complete_trials(tmp_path, capsys):
+    space = {"a": {"choices": [1]}}
+    search = open_search(tmp_path, {"algo": "ram", "env": "GlimpseMNIST-v0", "seed": 0, "space": space})
+    report(search)
+    assert "ram on GlimpseMNIST-v0: no trials" in capsys.readouterr().out
+    trial = search.study.ask()
+    trial.set_user_attr("exception", "ValueError: x")
+    search.study.tell(trial, state=TrialState.FAIL)
+    report(search)
+    assert "1 fail" in capsys.readouterr().out
+    assert not (tmp_path / "best.yml").exists()
+    assert [(line["state"], line["exception"]) for line in read_table(tmp_path)] == [("fail", "ValueError: x")]
+
+
+def test_a_report_says_what_mattered_where_trials_are_enough(tmp_path, capsys):
+    def run(config, report):
+        x = config.hyperparams["x"]
+        result = {"validation_error": 100 * x**2, "n_timesteps": 10, "train_seconds": 1.0, "train_cpu_seconds": 1.0}
+        facts = {"algo": config.algo, "env": config.env, "command": "", "hyperparams": config.hyperparams, "env_kwargs": {}}
+        (config.folder / "result.json").write_text(json.dumps(result | facts))
+        return result
+
+    space = {"y": {"low": 0.0, "high": 1.0}, "x": {"low": 0.0, "high": 1.0}}
+    asked = {"algo": "ram", "env": "GlimpseMNIST-v0", "seed": 0, "hyperparams": {}, "space": space}
+    search = open_search(tmp_path, asked)
+    work(search, 19, run)
+    report(search)
+    assert "What mattered" not in capsys.readouterr().out
+    work(search, 20, run)
+    report(search)
+    assert "What mattered, as shares (Optuna's importances): x " in capsys.readouterr().out
 
 
 SMALL = ["--n-timesteps", "192", "--n-envs", "32", "--evaluations", "2", "--env-kwargs", "dataset:mnist-5k", "num_glimpses:3"]
 
 
-def test_a_search_for_settings_of_ram(tmp_path, capsys):
+def test_a_search_for_hyperparameters_of_ram(tmp_path, capsys):
     study = tmp_path / "study"
-    rows = main(["--workers", "0", "--trials", "2", "--study", str(study), "-params", "vf_coef:0.25", *SMALL])
-    assert [row.state for row in rows] == ["complete", "complete"]
-    best = min(rows, key=lambda row: row.error)
-    settings = read_hyperparams(study / "best.yml", "GlimpseMNIST-v0")
-    assert settings["learning_rate"] == f"lin_{best.values['learning_rate']}"
-    assert settings["policy_kwargs"]["location_std"] == best.values["policy_kwargs.location_std"]
-    assert settings["policy_kwargs"]["scan_steps"] == 7  # As tuned.
-    assert (settings["vf_coef"], settings["n_envs"], settings["n_timesteps"]) == (0.25, 32, 192)
-    assert "vf_coef" not in best.values
-    assert settings["env_kwargs"] == {"dataset": "mnist-5k", "num_glimpses": 3}
-    assert [float(line["validation_error"]) for line in read_table(study)] == [row.error for row in rows]
+    trials = main(["--workers", "0", "--trials", "2", "--study", str(study), "-params", "vf_coef:0.25", *SMALL]).trials()
+    assert [trial.state for trial in trials] == [TrialState.COMPLETE, TrialState.COMPLETE]
+    best = min(trials, key=lambda trial: trial.value)
+    hyperparams = read_file(study / "best.yml", "GlimpseMNIST-v0")
+    assert hyperparams["learning_rate"] == f"lin_{best.params['learning_rate']}"
+    assert hyperparams["policy_kwargs"]["location_std"] == best.params["policy_kwargs.location_std"]
+    assert hyperparams["policy_kwargs"]["path_steps"] == 7  # As tuned.
+    assert (hyperparams["vf_coef"], hyperparams["n_envs"], hyperparams["n_timesteps"]) == (0.25, 32, 192)
+    assert "vf_coef" not in best.params
+    assert hyperparams["env_kwargs"] == {"dataset": "mnist-5k", "num_glimpses": 3}
+    assert [float(line["validation_error"]) for line in read_table(study)] == [trial.value for trial in trials]
     for number in range(2):
         folder = study / f"trial_{number}"
         assert '"test_error"' not in (folder / "result.json").read_text()  # The test split is never touched.
         assert not list(folder.glob("*.png"))
     shown = capsys.readouterr().out
-    assert main(["--study", str(study), "--show"]) == rows
+    assert main(["--study", str(study), "--show"]).trials() == trials
     assert capsys.readouterr().out in shown
     with pytest.raises(ValueError, match="was begun with n_timesteps=192, got None"):
         main(["--study", str(study)])
 
 
-def test_a_search_around_a_preset(tmp_path):
-    study = tmp_path / "study"
-    main(["--workers", "0", "--trials", "1", "--study", str(study), "--preset", "paper", *SMALL])
-    settings = read_hyperparams(study / "best.yml", "GlimpseMNIST-v0")
-    assert settings["class_loss_steps"] == "last"
-    assert "scan_steps" not in settings["policy_kwargs"]
+def test_a_search_around_a_preset_with_options_of_the_environment(tmp_path):
+    study, space = tmp_path / "study", tmp_path / "space.yml"
+    space.write_text("ram: {env_kwargs.num_scales: {choices: [2]}, n_envs: {choices: [16]}}")
+    asked = ["--preset", "paper", "--space", str(space), "-n", "48", "--evaluations", "1", "--env-kwargs", "dataset:mnist-5k"]
+    main(["--workers", "0", "--trials", "1", "--study", str(study), *asked])
+    hyperparams = read_file(study / "best.yml", "GlimpseMNIST-v0")
+    assert hyperparams["class_loss_steps"] == "last"
+    assert "path_steps" not in hyperparams["policy_kwargs"]
+    assert (hyperparams["n_envs"], hyperparams["env_kwargs"]) == (16, {"num_scales": 2, "dataset": "mnist-5k"})
 
 
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
         (["--algo", "ram", "--env", "Nope-v0"], ValueError, "env must be a registered id, got 'Nope-v0'"),
+        (["--algo", "nope"], ValueError, "algo must be one of"),
         (["--algo", "fc64", "--env", "Catch-v0"], ValueError, "fc64 can't learn Catch-v0"),
+        (["--preset", "nope"], ValueError, "preset must be one of"),
+        (["--evaluations", "0"], ValueError, "evaluations must be at least 1, got 0"),
         (["--imports", "no_such_module"], ImportError, "no_such_module"),
         (["--trials", "0"], SystemExit, "2"),
         (["-params", "nothing"], SystemExit, "2"),
@@ -80,14 +112,15 @@ def test_a_search_around_a_preset(tmp_path):
 )
 def test_bad_command_lines(arguments, error, message, tmp_path):
     with pytest.raises(error, match=message):
-        main(["--workers", "0", "--study", str(tmp_path), *arguments])
+        main(["--workers", "0", "--study", str(tmp_path / "study"), *arguments])
+    assert not (tmp_path / "study").exists()
 
 
-def test_a_missing_package_is_named(monkeypatch, tmp_path):
-    monkeypatch.setitem(sys.modules, "ray", None)
-    monkeypatch.delitem(sys.modules, "benchmarks.search_ray", raising=False)
+def test_a_missing_package_is_named(tmp_path):
+    if importlib.util.find_spec("ray"):
+        pytest.skip("Ray is there")
     with pytest.raises(ImportError, match=r"--engine ray needs the package ray: pip install 'ram-envs\[ray\]'"):
-        main(["--engine", "ray", "--study", str(tmp_path)])
+        main(["--engine", "ray", "--study", str(tmp_path), *SMALL])
 
 
 # An algorithm that learns nothing and always makes the same move. After its first evaluation it waits for a ticket to go on.
@@ -138,54 +171,39 @@ def wait_until(condition, process):
         time.sleep(0.05)
 
 
-def test_two_workers_killed_in_mid_trial_lose_their_trials_and_nothing_else(tmp_path):
-    command, give_tickets = search_with_patience(tmp_path, "--trials", "5")
+@pytest.mark.parametrize("engine", ["optuna", "ray"])
+def test_two_workers_killed_in_mid_trial_lose_their_trials_and_nothing_else(engine, tmp_path):
+    if engine == "ray":
+        pytest.importorskip("ray")
+    command, give_tickets = search_with_patience(tmp_path, "--trials", "5", "--engine", engine)
     give_tickets("1", "2")
     study = tmp_path / "study"
     wait_until(lambda: list(study.glob("trial_*")), command)
     search = open_search(study)
 
-    def trials(state):
-        return search.study.get_trials(states=(state,))
-
     def under_way():
-        return [trial for trial in trials(TrialState.RUNNING) if trial.intermediate_values]
+        return [trial for trial in search.trials(TrialState.RUNNING) if trial.intermediate_values]
 
-    wait_until(lambda: len(trials(TrialState.COMPLETE)) == len(under_way()) == 2, command)
-    finished, lost = trials(TrialState.COMPLETE), under_way()
+    wait_until(lambda: len(search.trials(TrialState.COMPLETE)) == len(under_way()) == 2, command)
+    finished, lost = search.trials(TrialState.COMPLETE), under_way()
     for trial in lost:
         os.kill(trial.user_attrs["pid"], signal.SIGKILL)
-    wait_until(lambda: len(trials(TrialState.FAIL)) == len(under_way()) == 2, command)
+    wait_until(lambda: len(search.trials(TrialState.FAIL)) == len(under_way()) == 2, command)
     give_tickets("3", "4", "5")
     assert command.wait() == 0
-    assert [trial.number for trial in trials(TrialState.FAIL)] == [trial.number for trial in lost]
-    kept = {trial.number: (trial.value, trial.params) for trial in trials(TrialState.COMPLETE)}
+    assert [trial.number for trial in search.trials(TrialState.FAIL)] == [trial.number for trial in lost]
+    kept = {trial.number: (trial.value, trial.params) for trial in search.trials(TrialState.COMPLETE)}
     assert len(kept) == 5
     assert all(kept[trial.number] == (trial.value, trial.params) for trial in finished)
-    settings = read_hyperparams(study / "best.yml", "GlimpseCatch-v0")
-    assert settings["move"] == search.study.best_params["move"]
+    assert read_file(study / "best.yml", "GlimpseCatch-v0")["move"] == search.study.best_params["move"]
 
 
-def test_ray_tune_makes_up_for_a_killed_trial(tmp_path):
-    pytest.importorskip("ray")
-    command, give_tickets = search_with_patience(tmp_path, "--trials", "2", "--engine", "ray")
-    study = tmp_path / "study"
-    wait_until(lambda: len(list(study.glob("trial_*/evaluations.npz"))) == 2, command)
-    lost = json.loads(next(study.glob("trial_*/trial.json")).read_text())
-    os.kill(lost["pid"], signal.SIGKILL)
-    give_tickets("1", "2")
-    assert command.wait() == 0
-    assert sorted(line["state"] for line in read_table(study)) == ["complete", "complete", "fail"]
-
-
-def test_ray_tune_goes_on_with_a_study(tmp_path):
+def test_a_study_is_resumed_on_ray(tmp_path):
     pytest.importorskip("ray")
     environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0"}
+    main(["--workers", "0", "--trials", "1", "--study", str(tmp_path), *SMALL])
     options = ["--engine", "ray", "--sampler", "tpe", "--pruner", "median", "--study", str(tmp_path), *SMALL]
-    for num_trials in ("1", "2"):
-        subprocess.run([sys.executable, SCRIPT, "--trials", num_trials, *options], env=environment, check=True)
+    subprocess.run([sys.executable, SCRIPT, "--trials", "2", *options], env=environment, check=True)
     table = read_table(tmp_path)
     assert [line["state"] for line in table] == ["complete", "complete"]
     assert table[0]["learning_rate"] != table[1]["learning_rate"]
-    best = min(table, key=lambda line: float(line["validation_error"]))
-    assert read_hyperparams(tmp_path / "best.yml", "GlimpseMNIST-v0")["learning_rate"] == f"lin_{best['learning_rate']}"

@@ -1,44 +1,56 @@
 import pytest
 
 pytest.importorskip("torch")
-optuna = pytest.importorskip("optuna")
+pytest.importorskip("optuna")
 
 import yaml
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from benchmarks.search import SPACES
-from benchmarks.search_space import Choices, Range, parse_space, read_space
+from agents.training.config import HYPERPARAMS
+from benchmarks.search_space import distributions, read_space, read_values, with_schedules
+
+SPACES = HYPERPARAMS / "search.yml"
 
 
 def test_entries_of_a_space():
-    assert parse_space({"a": {"low": 1, "high": 2.5, "log": True, "schedule": "lin"}, "b": {"choices": [1, "x", [64, 64]]}}) == {
-        "a": Range(low=1, high=2.5, log=True, schedule="lin"),
-        "b": Choices(choices=(1, "x", [64, 64])),
+    rate = {"low": 1, "high": 2.5, "log": True, "schedule": "lin"}
+    assert distributions({"a": rate, "b": {"choices": [1, "x"]}, "c": {"low": 1, "high": 2}, "d": {"low": 1, "high": 2.0}}) == {
+        "a": FloatDistribution(1.0, 2.5, log=True),
+        "b": CategoricalDistribution([1, "x"]),
+        "c": IntDistribution(1, 2),
+        "d": FloatDistribution(1.0, 2.0),
     }
-    assert parse_space({"a": {"low": 1, "high": 2}})["a"].is_whole
-    assert not parse_space({"a": {"low": 1, "high": 2.0}})["a"].is_whole
+
+
+def test_values_as_they_stand_in_the_space_and_as_hyperparameters():
+    space = {"net_arch": {"choices": [[64], [64, 64]]}, "learning_rate": {"low": 0.0, "high": 1.0, "schedule": "lin"}}
+    stored = distributions(space)["net_arch"].choices
+    values = read_values({"net_arch": stored[1], "learning_rate": 0.25})
+    assert values == {"net_arch": [64, 64], "learning_rate": 0.25}
+    assert with_schedules(space, values) == {"net_arch": [64, 64], "learning_rate": "lin_0.25"}
 
 
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
-        (0.9, r"gamma must have either low and high, or choices, got 0.9"),
-        ({"low": 1, "high": 2, "choices": [1]}, "gamma must have either low and high, or choices"),
-        ({"low": 1}, "gamma: high must be a number, got None"),
-        ({"low": "1e-4", "high": 1}, "gamma: low must be a number, got '1e-4': YAML wants a point before the e"),
-        ({"low": True, "high": 2}, "gamma: low must be a number, got True"),
-        ({"low": 2, "high": 1}, "gamma: low must be below high, got low 2 and high 1"),
-        ({"low": 0, "high": 1, "log": True}, "gamma: with log, low must be above 0, got 0"),
-        ({"low": 0, "high": 1, "log": 3}, "gamma: log must be true or false, got 3"),
-        ({"low": 0, "high": 1, "lgo": True}, r"gamma: unknown key 'lgo', allowed .* \['high', 'log', 'low', 'schedule'\]"),
-        ({"choices": [1], "log": True}, r"gamma: unknown key 'log', allowed .* \['choices', 'schedule'\]"),
+        (0.9, r"gamma: must be {low, high}, .* or {choices}, .* got 0.9"),
+        ({"low": 1, "high": 2, "choices": [1]}, "gamma: must be {low, high}, .* or {choices}"),
+        ({"low": 1}, "gamma: must be {low, high}, .* got {'low': 1}"),
+        ({"low": 0, "high": 1, "lgo": True}, "gamma: must be {low, high}, log and schedule beside them, .* 'lgo'"),
+        ({"choices": [1], "log": True}, "gamma: must be .* {choices}, schedule beside it, got"),
+        ({"low": "1e-4", "high": 1}, "gamma: low, high .* must be numbers, got '1e-4' .YAML wants the point in 1.0e-4"),
+        ({"low": True, "high": 2}, "gamma: low, high .* must be numbers, got True"),
+        ({"low": 2, "high": 1}, r"gamma: .*low.*high.* \(low=2, high=1\)"),
+        ({"low": 0.0, "high": 1, "log": True}, r"gamma: .*low.*0.*log.* \(low=0.0, high=1\)"),
+        ({"low": 0, "high": 1, "log": 3}, r"gamma: log must be one of \(True, False\), got 3"),
         ({"choices": []}, "gamma: choices must be a list with something in it"),
         ({"low": 0, "high": 1, "schedule": "exp"}, r"gamma: schedule must be one of \('lin',\), got 'exp'"),
-        ({"choices": ["x"], "schedule": "lin"}, "gamma: a choice with a schedule must be a number, got 'x'"),
+        ({"choices": ["x"], "schedule": "lin"}, "gamma: .* choices with a schedule must be numbers, got 'x'"),
     ],
 )
 def test_bad_entries_are_named(entry, message):
     with pytest.raises(ValueError, match=message):
-        parse_space({"gamma": entry})
+        distributions({"gamma": entry})
 
 
 def test_a_space_is_read_for_the_algorithm_or_the_environment(tmp_path):
@@ -49,10 +61,13 @@ def test_a_space_is_read_for_the_algorithm_or_the_environment(tmp_path):
     assert list(read_space(file, "ram", "Y-v0", fixed={"a"})) == ["b"]
     with pytest.raises(ValueError, match="nothing is left to search"):
         read_space(file, "ram", "X-v0", fixed={"c"})
-    with pytest.raises(ValueError, match=r"space.yml, ppo: a must have either"):
+    with pytest.raises(ValueError, match=r"space.yml, ppo: a: must be"):
         read_space(file, "ppo", "X-v0")
     with pytest.raises(ValueError, match=r"no space for 'sac', only for \['ppo', 'ram', 'ram/X-v0'\]: write one .* --space"):
         read_space(file, "sac", "X-v0")
+    file.write_text("- ram")
+    with pytest.raises(ValueError, match="must map each algorithm to a space"):
+        read_space(file, "ram", "X-v0")
 
 
 def test_the_spaces_that_come_with_it_are_good():
@@ -64,12 +79,12 @@ def test_the_spaces_that_come_with_it_are_good():
 
 
 def test_the_space_in_the_docs_is_good(tmp_path):
-    page = (SPACES.parents[1] / "docs" / "search.md").read_text()
+    page = (HYPERPARAMS.parent / "docs" / "search.md").read_text()
     (tmp_path / "space.yml").write_text(page.split("```yaml\n")[1].split("```")[0])
-    assert read_space(tmp_path / "space.yml", "ram", "GlimpseMNIST-v0")["n_epochs"] == Range(low=1, high=8)
+    assert read_space(tmp_path / "space.yml", "ram", "GlimpseMNIST-v0")["n_epochs"] == {"low": 1, "high": 8}
     assert list(read_space(tmp_path / "space.yml", "ram", "GlimpseCatch-v0")) == ["gamma"]
 
 
 def test_the_space_around_the_papers_model():
-    space = read_space(SPACES.parent / "search_paper.yml", "ram", "GlimpseClutteredMNIST-v0")
-    assert list(space) == ["learning_rate", "policy_kwargs.location_std", "policy_kwargs.location_gain"]
+    space = read_space(HYPERPARAMS / "search_paper.yml", "ram", "GlimpseClutteredMNIST-v0")
+    assert list(space) == ["learning_rate", "policy_kwargs.location_std", "policy_kwargs.location_scale"]
