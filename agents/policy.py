@@ -235,9 +235,9 @@ class RAMPolicy(CorePolicy):
         optimizer_kwargs = default_optimizer_kwargs(o.optimizer_class) if o.optimizer_kwargs is None else o.optimizer_kwargs
         super().__init__(observation_space, action_space, optimizer_class=o.optimizer_class, optimizer_kwargs=optimizer_kwargs)
         self.core_size, self.std = o.core_size, o.location_std  # The latter now; where it is annealed, `RAM` sets it.
+        self.input = GlimpseInput(observation_space, o.glimpse_mean, o.glimpse_std)
         self.choices = _read_choices(action_space)
         self._scores = [2 * np.eye(size, dtype=np.float32) - 1 for size in self.choices.values()]  # What is sent for each choice.
-        self.input = GlimpseInput(observation_space, o.glimpse_mean, o.glimpse_std)
         self.dropout = nn.Dropout(o.dropout)
         network_class = find_class("glimpse_network", o.glimpse_network, GLIMPSE_NETWORKS)
         self.glimpse_network = network_class(self.input.glimpse_shape, self.input.where_size, o.hidden_size, o.core_size)

@@ -5,14 +5,18 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from agents.distributions import (
+from agents.losses import (
+    advantages_and_returns,
+    baseline_loss,
     choice_entropy,
     choice_log_prob,
+    classification_loss,
+    clipped_loss,
+    gains,
+    hold_inside,
     location_log_prob,
-    sample_choice,
-    sample_location,
+    reinforce_loss,
 )
-from agents.losses import advantages_and_returns, baseline_loss, classification_loss, clipped_loss, gains, reinforce_loss
 
 
 def test_returns_by_hand():
@@ -120,13 +124,22 @@ def test_choices_are_a_softmax():
     torch.testing.assert_close(choice_entropy(logits), expected.entropy())
 
 
-def test_samples_follow_their_distributions():
-    torch.manual_seed(0)
-    locations = sample_location(torch.tensor([[0.5, -3.0]]).expand(50_000, 2), 0.2)
-    torch.testing.assert_close(locations.mean(0), torch.tensor([0.5, -3.0]), atol=0.01, rtol=0)
-    torch.testing.assert_close(locations.std(0), torch.tensor([0.2, 0.2]), atol=0.01, rtol=0)
-    logits = torch.tensor([[0.0, math.log(3.0)]]).expand(50_000, 2)
-    assert sample_choice(logits).float().mean().item() == pytest.approx(0.75, abs=0.01)
+def test_hold_inside_clips_and_lets_back_in():
+    locations = torch.tensor([[-1.5, 0.5], [2.0, -1.0], [1.5, -3.0]], requires_grad=True)
+    held = hold_inside(locations)
+    torch.testing.assert_close(held, torch.tensor([[-1.0, 0.5], [1.0, -1.0], [1.0, -1.0]]))
+    # Descent goes against the gradient: -1 at -1.5 leads back inside, 1 at -3 would lead further out.
+    held.backward(torch.tensor([[-1.0, 2.0], [-1.0, 3.0], [1.0, 1.0]]))
+    torch.testing.assert_close(locations.grad, torch.tensor([[-1.0, 2.0], [0.0, 3.0], [1.0, 0.0]]))
+
+
+def test_a_location_mean_beyond_the_scene_counts_as_its_edge():
+    mean, location = torch.tensor([[1.5, -3.0]], requires_grad=True), torch.tensor([[0.8, -1.1]])
+    loss = -location_log_prob(location, mean, 0.2)
+    torch.testing.assert_close(loss, -location_log_prob(location, torch.tensor([[1.0, -1.0]]), 0.2))
+    # (mean - location) / std^2 in the first component, where it leads back inside; not in the second, which would leave.
+    loss.backward()
+    torch.testing.assert_close(mean.grad, torch.tensor([[(1.0 - 0.8) / 0.04, 0.0]]))
 
 
 def test_gains_by_hand():

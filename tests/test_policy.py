@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 
@@ -5,10 +7,10 @@ torch = pytest.importorskip("torch")
 
 from gymnasium import spaces
 
-from agents.networks import CORES
 from agents.optimizers import MuonBeside
-from agents.policy import RAMPolicy
-from agents.vec_env import ScoresBox
+from agents.policy import CORES, GlimpseNetwork, Outputs, RAMPolicy, ReLUCore, current_names
+from ram_envs import BoxActions
+from ram_envs.retina import GlimpseSpace
 
 OBSERVATIONS = spaces.Dict({"glimpse": spaces.Box(0, 1, (3, 4, 4)), "location": spaces.Box(-1, 1, (2,))})
 ACTIONS = spaces.Box(-1, 1, (2 + 5,))
@@ -35,9 +37,26 @@ def gradients(loss, policy):
     """The modules that a loss trains."""
     policy.zero_grad()
     loss.backward(retain_graph=True)
-    return {name.split(".")[0] for name, p in policy.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0} - {
-        "scan"
-    }
+    return {name.split(".")[0] for name, p in policy.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
+
+
+def test_the_glimpse_network_is_the_papers_formula():
+    network = GlimpseNetwork((3, 4, 4), 2, 16, 8)
+    glimpse, location = torch.rand(3, 3, 4, 4), torch.rand(3, 2)
+    h_g = torch.relu(network.what(glimpse.reshape(3, 48)))
+    h_l = torch.relu(network.where(location))
+    weight, bias = network.both.weight, network.both.bias
+    expected = torch.relu(h_g @ weight[:, :16].T + h_l @ weight[:, 16:].T + bias)
+    torch.testing.assert_close(network(glimpse, location), expected)
+
+
+def test_the_relu_core_is_the_papers_formula():
+    core = ReLUCore(4, 6)
+    g, h = torch.randn(3, 4), torch.randn(3, 6)
+    expected = torch.relu(h @ core.both.weight[:, :6].T + g @ core.both.weight[:, 6:].T + core.both.bias)
+    hidden, state = core(g, (h,))
+    torch.testing.assert_close(hidden, expected)
+    assert state[0] is hidden
 
 
 def test_the_papers_sizes():
@@ -139,6 +158,37 @@ def test_samples_differ_and_greedy_does_not():
     np.testing.assert_array_equal(*(policy.predict(obs, deterministic=True)[0] for _ in range(2)))
 
 
+def outputs_of(mean, logits, num_envs=50_000):
+    """Outputs of equal rows."""
+    rows = [torch.tensor([part]).expand(num_envs, -1) for part in (mean, *logits)]
+    return Outputs(rows[0], tuple(rows[1:]), torch.zeros(num_envs), torch.zeros(num_envs, 1), ())
+
+
+def test_samples_follow_their_distributions():
+    policy = RAMPolicy(OBSERVATIONS, BoxActions({"class": 2, "stop": 3}), lambda _: 1e-3, location_std=0.2)
+    output = outputs_of([0.5, -3.0], ([0.0, math.log(3.0)], [math.log(2.0), 0.0, 0.0]))
+    (locations, choices), sent = policy.act(output)
+    torch.testing.assert_close(locations.mean(0), torch.tensor([0.5, -1.0]), atol=0.01, rtol=0)  # Of a mean held in the scene.
+    torch.testing.assert_close(locations.std(0), torch.tensor([0.2, 0.2]), atol=0.01, rtol=0)
+    assert choices[:, 0].float().mean().item() == pytest.approx(0.75, abs=0.01)
+    assert np.bincount(choices[:, 1]) / 50_000 == pytest.approx([0.5, 0.25, 0.25], abs=0.01)
+    one_hot = np.concatenate([np.eye(2)[choices[:, 0]], np.eye(3)[choices[:, 1]]], axis=1)
+    np.testing.assert_array_equal(sent, np.concatenate([locations, 2 * one_hot - 1], axis=1).astype(np.float32))
+    (_, choices), _ = policy.act(output, greedy_choice=True)  # The class alone is the likeliest; to stop is tried.
+    assert choices[:, 0].all()
+    assert len(np.unique(choices[:, 1])) == 3
+
+
+def test_log_probabilities_of_the_parts_of_actions():
+    policy = RAMPolicy(OBSERVATIONS, BoxActions({"class": 2, "stop": 3}), lambda _: 1e-3, location_std=0.2)
+    output = outputs_of([0.5, -3.0], ([0.0, math.log(3.0)], [math.log(2.0), 0.0, 0.0]), 2)
+    actions = torch.tensor([[0.7, -1.0], [0.5, -1.2]]), torch.tensor([[0, 0], [1, 2]])
+    log_probs = policy.log_probs(output, actions)
+    where = -0.5 - math.log(2 * math.pi * 0.2**2)  # Each location lies one std from the mean in the scene.
+    parts = [[where, math.log(0.25), math.log(0.5)], [where, math.log(0.75), math.log(0.25)]]
+    torch.testing.assert_close(log_probs, torch.tensor(parts))
+
+
 def test_a_glimpse_network_of_ones_own():
     class Mean(torch.nn.Module):
         def __init__(self, glimpse_shape, where_size, hidden_size, output_size):
@@ -176,35 +226,10 @@ def test_each_scale_is_normalised_by_its_own():
         make_policy(glimpse_std=[1.0, 2.0])
 
 
-@pytest.mark.parametrize("scan_gain", [2.5, 0.1])
-def test_the_path_begins_where_it_is_told_to(scan_gain):
-    policy = make_policy(scan_steps=3, scan_start=[[0.5, -0.25], [-1.0, 1.0]], scan_gain=scan_gain)
-    torch.nn.init.zeros_(policy.location_head.weight)
-    torch.nn.init.zeros_(policy.location_head.bias)
-    state, means = policy.initial_state(2), []
-    for step in range(3):
-        output = policy(tensors(observe(2, step)), state)
-        state = output.state
-        means.append(output.location_mean[0])
-    torch.testing.assert_close(torch.stack(means[:2]), torch.tensor([[0.5, -0.25], [-1.0, 1.0]]))
-    assert 0 < means[2].abs().max() < 1  # Not given: near the middle, at random.
-
-
-def test_a_step_of_adam_moves_the_path_by_its_gain_in_learning_rates():
-    for gain in (2.0, 0.5):
-        policy = make_policy(scan_steps=1, scan_start=[[0.25, 0.0]], scan_gain=gain)
-        for group in policy.optimizer.param_groups:
-            group["lr"] = 0.01
-        first = gain * policy.scan.detach().clone()
-        policy(tensors(observe(2, 0)), policy.initial_state(2)).location_mean.sum().backward()
-        policy.optimizer.step()
-        torch.testing.assert_close(gain * policy.scan.detach() - first, torch.full((1, 2), -0.01 * gain))
-
-
 @pytest.mark.parametrize("cut", [False, True])
 @pytest.mark.parametrize("core", CORES)
 def test_unrolling_equals_stepping(core, cut):
-    policy = make_policy(core=core, scan_steps=3)
+    policy = make_policy(core=core, core_size=16, path_steps=3)
     obs = [tensors(observe(4, step)) for step in range(6)]
     starts = np.zeros((6, 4), bool)
     starts[0], starts[3, 1], starts[5] = True, cut, cut
@@ -222,7 +247,7 @@ def test_unrolling_equals_stepping(core, cut):
 
 def test_stop_and_zoom_have_scores_of_their_own():
     observations = spaces.Dict({**OBSERVATIONS.spaces, "zoom": spaces.Box(0, 1, (3,))})
-    actions = ScoresBox({"class": 5, "stop": 2, "zoom": 3})
+    actions = BoxActions({"class": 5, "stop": 2, "zoom": 3})
     policy = RAMPolicy(observations, actions, lambda _: 1e-3)
     obs = {**observe(50), "zoom": np.eye(3, dtype=np.float32)[np.arange(50) % 3]}
     output = policy(tensors(obs), policy.initial_state(50))
@@ -245,10 +270,12 @@ def test_baseline_gradient_full_reaches_core_and_glimpse_network():
 
 
 def test_saves_and_loads(tmp_path):
-    policy = make_policy(core="lstm", core_size=32, location_std=0.3, glimpse_mean=0.2, glimpse_network="fc")
+    options = {"core": "lstm", "core_size": 32, "location_std": 0.3, "glimpse_mean": 0.2, "glimpse_network": "fc", "dropout": 0.5}
+    optimizer = {"optimizer_class": torch.optim.RMSprop, "optimizer_kwargs": {"alpha": 0.9}}
+    policy = make_policy(**options, **optimizer, location_input="saliency", scene_size=[8, 16])
     policy.save(tmp_path / "policy.pt")
     loaded = RAMPolicy.load(tmp_path / "policy.pt", device="cpu")
-    assert (loaded.core_name, loaded.network_name, loaded.location_std, loaded.glimpse_mean) == ("lstm", "fc", 0.3, 0.2)
+    assert loaded.options == policy.options
     obs = observe(2)
     np.testing.assert_array_equal(loaded.predict(obs, deterministic=True)[0], policy.predict(obs, deterministic=True)[0])
 
@@ -264,7 +291,6 @@ def test_dropout_thins_what_is_seen_while_learning_alone():
     kept = thinned[whole > 0] != 0
     assert 0.45 < kept.float().mean() < 0.55
     torch.testing.assert_close(thinned[whole > 0][kept], 2 * whole[whole > 0][kept])
-    assert policy._get_constructor_parameters()["dropout"] == 0.5
 
 
 @pytest.mark.parametrize("optimizer", [torch.optim.SGD, torch.optim.RMSprop])
@@ -275,12 +301,18 @@ def test_any_optimizer(optimizer):
 
 
 def test_muon_moves_the_matrices_of_glimpse_network_and_core_alone():
-    policy = make_policy(muon_gain=2.0, core="lstm")
+    policy = make_policy(muon_scale=2.0, core="lstm")
     assert isinstance(policy.optimizer, MuonBeside)
     seeing = {name for name, part in policy.named_parameters() if name.startswith(("glimpse", "core")) and part.ndim == 2}
     rest = {id(part) for part in policy.optimizer.param_groups[0]["params"]}
     assert {name for name, part in policy.named_parameters() if id(part) not in rest} == seeing
     assert len(seeing) == 5  # What, where, both; weight_ih and weight_hh.
+
+
+def test_options_of_version_0_1_0_have_other_names_today():
+    stored = {"scan_steps": 3, "scan_start": None, "scan_gain": 1, "location_gain": 0.1, "muon_gain": 2.0, "core": "lstm"}
+    names = ["path_steps", "path_start", "path_scale", "location_scale", "muon_scale", "core"]
+    assert current_names(stored) == dict(zip(names, stored.values(), strict=True))
 
 
 @pytest.mark.parametrize(
@@ -290,30 +322,22 @@ def test_muon_moves_the_matrices_of_glimpse_network_and_core_alone():
         ({"glimpse_network": "cnn2"}, r"glimpse_network must be one of \('paper', 'retina', 'fc', 'conv', 'cnn'\) or a class"),
         ({"glimpse_network": "conv"}, "the filters are 10x10, got glimpses of 4x4"),
         ({"location_policy": "greedy"}, r"location_policy must be one of \('learned', 'random'\), got 'greedy'"),
-        ({"location_std": 0}, "location_std must be above 0"),
-        ({"location_gain": -1}, "location_gain must be above 0"),
-        ({"location_gradient": "none"}, "location_gradient must be"),
-        ({"baseline_gradient": "none"}, "baseline_gradient must be"),
-        ({"location_input": "saliency"}, r'scene_size must be given with location_input="saliency", and only then, got None'),
-        ({"scene_size": 60}, r'scene_size must be given with location_input="saliency", and only then, got 60'),
-        ({"location_input": "sight"}, r"location_input must be one of \('state', 'glimpse', 'saliency'\), got 'sight'"),
+        ({"location_input": "saliency"}, 'location_input="saliency" needs a scene_size where .* no scene_shape'),
+        ({"location_input": "saliency", "scene_size": -60}, "scene_size must be a side above 0"),
         ({"use_sde": True}, "use_sde"),
-        ({"scan_steps": -1}, "scan_steps must be at least 0"),
-        (
-            {"scan_steps": 1, "scan_start": [[0, 0], [0, 1]]},
-            r"at most 1 places \[x, y\] in \[-1, 1\] \(scan_steps\), got \[\[0, 0\]",
-        ),
-        ({"scan_gain": 0}, "scan_gain must be above 0, got 0"),
-        ({"scan_steps": 2, "scan_start": [0.0, 0.5]}, "scan_start must be at most 2 places"),
-        ({"scan_steps": 2, "scan_start": [[0.0, 1.5]]}, "scan_start must be at most 2 places"),
-        ({"scan_start": [[0.0, 0.5]]}, "scan_start must be at most 0 places"),
-        ({"muon_gain": -1}, "muon_gain must be at least 0"),
-        ({"dropout": 1.0}, "dropout must be at least 0 and below 1, got 1.0"),
+        ({"path_steps": 1, "path_start": [[0, 0], [0, 1]]}, r"at most 1 places \[x, y\] .*\(path_steps\), got \[\[0, 0\]"),
+        ({"path_start": [[0.0, 0.5]]}, "path_start must be at most 0 places"),
+        ({"glimpse_std": 0}, "glimpse_std must be above 0, got 0"),
     ],
 )
 def test_bad_arguments_are_named(kwargs, message):
     with pytest.raises(ValueError, match=message):
         make_policy(**kwargs)
+
+
+def test_unknown_options_are_named():
+    with pytest.raises(TypeError, match="location_gain, scan_steps is not among the RAMPolicyOptions: core, glimpse_network, "):
+        make_policy(scan_steps=3, location_gain=0.1)
 
 
 def test_spaces_that_do_not_fit_are_named():
@@ -322,5 +346,112 @@ def test_spaces_that_do_not_fit_are_named():
         RAMPolicy(zooming, ACTIONS, lambda _: 1e-3, location_input="saliency", scene_size=60)
     with pytest.raises(ValueError, match='"glimpse" \\(k, g, g\\)'):
         RAMPolicy(spaces.Box(0, 1, (4,)), ACTIONS, lambda _: 1e-3)
-    with pytest.raises(ValueError, match='action_format="dict" or "box"'):
-        RAMPolicy(OBSERVATIONS, spaces.Discrete(4), lambda _: 1e-3)
+    for actions in (spaces.Discrete(4), spaces.Box(-1, 1, (3,)), spaces.Box(-1, 1)):
+        with pytest.raises(ValueError, match='action_format="dict" or "box"'):
+            RAMPolicy(OBSERVATIONS, actions, lambda _: 1e-3)
+
+
+# Where it looks.
+
+
+def test_location_gradient_full_reaches_core_and_glimpse_network():
+    policy = make_policy(location_gradient="full")
+    output = policy(tensors(observe(4)), policy.initial_state(4))
+    assert gradients(output.location_mean.sum(), policy) == {"location_head", "core", "glimpse_network"}
+    assert gradients(output.value.sum(), policy) == {"baseline_head"}
+
+
+def test_a_hidden_layer_of_the_location_network():
+    policy = make_policy(location_hidden=7, location_scale=0.5)
+    output = policy(tensors(observe(3)), policy.initial_state(3))
+    first, _, second = policy.location_head
+    torch.testing.assert_close(output.location_mean, 0.5 * second(first(output.state[0]).relu()))
+    assert first.out_features == second.in_features == 7
+    assert gradients(output.location_mean.sum(), policy) == {"location_head"}
+
+
+@pytest.mark.parametrize("hidden", [0, 7])
+def test_a_location_network_that_looks_for_what_is_worth_it(hidden):
+    options = {"location_input": "saliency", "scene_size": 16, "location_scale": 0.5, "path_steps": 2}
+    policy = make_policy(**options, location_hidden=hidden, glimpse_mean=0.5, glimpse_std=2.0)
+    obs = tensors(observe(3))
+    output = policy(obs, policy.initial_state(3))
+    glimpse, core_output = (obs["glimpse"] - 0.5) / 2, output.state[0]
+    salient = policy.saliency(core_output, glimpse, obs["location"], 0.5)
+    seen = torch.cat([core_output, glimpse.flatten(1), obs["location"]], dim=1)
+    assert seen.shape == (3, 256 + 48 + 2)
+    torch.testing.assert_close(output.location_mean, salient + 0.5 * policy.location_head(seen) + 2.5 * policy.path[0])
+    assert gradients(output.location_mean.sum(), policy) == {"location_head", "saliency", "path"}
+    many = {name: values.unsqueeze(0) for name, values in obs.items()}
+    unrolled = policy.unroll(many, policy.initial_state(3), np.ones((1, 3), bool))
+    torch.testing.assert_close(unrolled.location_mean[0], output.location_mean)
+
+
+def test_the_scenes_size_is_read_from_the_observation_space():
+    space = GlimpseSpace(OBSERVATIONS.spaces, (3, 20, 40))
+    policy = RAMPolicy(space, ACTIONS, lambda _: 1e-3, location_input="saliency")
+    assert policy.scene_size == [20, 40]
+    given = RAMPolicy(space, ACTIONS, lambda _: 1e-3, location_input="saliency", scene_size=60)
+    assert given.scene_size == 60
+    torch.testing.assert_close(3 * given.saliency.offsets[:, 1], policy.saliency.offsets[:, 1])  # y in units of the height.
+    assert RAMPolicy(space, ACTIONS, lambda _: 1e-3).scene_size is None
+
+
+def test_locations_stay_in_the_scene():
+    policy, obs = make_policy(location_scale=1.0, location_std=0.5), observe(300)
+    with torch.no_grad():
+        policy.location_head.bias.copy_(torch.tensor([3.0, -3.0]))
+    output = policy(tensors(obs), policy.initial_state(300))
+    (location, _), sent = policy.act(output, deterministic=True)
+    assert location.tolist() == sent[:, :2].tolist() == [[1.0, -1.0]] * 300
+    (drawn, _), sent = policy.act(output)
+    assert drawn[:, 0].max() > 1.5  # Drawn around the edge; the environment clips it, and what it names is learned from.
+    np.testing.assert_array_equal(sent[:, :2], drawn)
+    assert np.abs(policy.predict(obs)[0]).max() <= 1  # SB3 wants what its spaces hold.
+
+
+@pytest.mark.parametrize("path_scale", [2.5, 0.1])
+def test_the_path_begins_where_it_is_told_to(path_scale):
+    policy = make_policy(path_steps=3, path_start=[[0.5, -0.25], [-1.0, 1.0]], path_scale=path_scale)
+    torch.nn.init.zeros_(policy.location_head.weight)
+    state, means = policy.initial_state(2), []
+    for step in range(3):
+        output = policy(tensors(observe(2, step)), state)
+        state = output.state
+        means.append(output.location_mean[0] - policy.options.location_scale * policy.location_head.bias)
+    torch.testing.assert_close(torch.stack(means[:2]), torch.tensor([[0.5, -0.25], [-1.0, 1.0]]))
+    assert 0 < means[2].abs().max() < 1  # Not given: near the middle, at random.
+
+
+def test_a_step_of_adam_moves_the_path_by_its_scale_in_learning_rates():
+    for scale in (2.0, 0.5):
+        policy = make_policy(path_steps=1, path_start=[[0.25, 0.0]], path_scale=scale)
+        for group in policy.optimizer.param_groups:
+            group["lr"] = 0.01
+        first = scale * policy.path.detach().clone()
+        policy(tensors(observe(2, 0)), policy.initial_state(2)).location_mean.sum().backward()
+        policy.optimizer.step()
+        torch.testing.assert_close(scale * policy.path.detach() - first, torch.full((1, 2), -0.01 * scale))
+
+
+def test_a_learned_path_is_added_step_by_step():
+    plain, with_path = make_policy(), make_policy(path_steps=2)
+    with_path.load_state_dict({**with_path.state_dict(), **plain.state_dict()}, strict=False)
+    path = 2.5 * with_path.path.detach()
+    states = [plain.initial_state(3), with_path.initial_state(3)]
+    for expected in (path[0], path[1], path[1]):  # The last offset stays.
+        obs = tensors(observe(3))
+        one, other = plain(obs, states[0]), with_path(obs, states[1])
+        torch.testing.assert_close(other.location_mean - one.location_mean, expected.expand(3, 2))
+        states = [one.state, other.state]
+
+
+def test_random_glimpses():
+    policy, obs = make_policy(location_policy="random"), observe(3000)
+    for deterministic in (False, True):
+        actions, _ = policy.predict(obs, deterministic=deterministic)
+        assert np.abs(actions[:, :2].mean(axis=0)).max() < 0.05
+        assert actions[:, :2].std(axis=0).tolist() == pytest.approx([3**-0.5] * 2, abs=0.03)  # Uniform over the scene.
+    assert len(np.unique(actions[:, 2:].argmax(1))) > 1
+    logits = policy(tensors(obs), policy.initial_state(3000)).logits[0]
+    assert (actions[:, 2:].argmax(1) == logits.argmax(1).numpy()).all()  # The class is greedy all the same.

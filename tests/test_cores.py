@@ -6,26 +6,9 @@ torch = pytest.importorskip("torch")
 from torch import nn
 
 from agents import RAM, EpisodeA2C, EpisodePPO, make_vec_env
-from agents.networks import CORES, GlimpseNetwork, find_class
+from agents.cores import OTHER_CORES, find_class, lstm_sequence
 
-
-def test_glimpse_network_is_the_papers_formula():
-    network = GlimpseNetwork((3, 4, 4), 2, 16, 8)
-    glimpse, location = torch.rand(3, 3, 4, 4), torch.rand(3, 2)
-    h_g = torch.relu(network.what(glimpse.reshape(3, 48)))
-    h_l = torch.relu(network.where(location))
-    weight, bias = network.both.weight, network.both.bias
-    expected = torch.relu(h_g @ weight[:, :16].T + h_l @ weight[:, 16:].T + bias)
-    torch.testing.assert_close(network(glimpse, location), expected)
-
-
-def test_relu_core_is_the_papers_formula():
-    core = CORES["relu"](4, 6)
-    g, h = torch.randn(3, 4), torch.randn(3, 6)
-    expected = torch.relu(h @ core.both.weight[:, :6].T + g @ core.both.weight[:, 6:].T + core.both.bias)
-    hidden, state = core(g, (h,))
-    torch.testing.assert_close(hidden, expected)
-    assert state[0] is hidden
+T, N, F, H = 5, 3, 4, 6
 
 
 def gates(cell, x, h, count):
@@ -36,9 +19,9 @@ def gates(cell, x, h, count):
 
 
 def test_gru_core_is_the_gated_recurrent_unit():
-    core = CORES["gru"](4, 6)
+    core = OTHER_CORES["gru"](F, H)
     nn.init.normal_(core.cell.bias_ih), nn.init.normal_(core.cell.bias_hh)
-    x, h = torch.randn(3, 4), torch.randn(3, 6)
+    x, h = torch.randn(N, F), torch.randn(N, H)
     (reset_x, reset_h), (update_x, update_h), (new_x, new_h) = gates(core.cell, x, h, 3)
     reset, update = torch.sigmoid(reset_x + reset_h), torch.sigmoid(update_x + update_h)
     expected = (1 - update) * torch.tanh(new_x + reset * new_h) + update * h
@@ -49,33 +32,46 @@ def test_gru_core_is_the_gated_recurrent_unit():
 
 
 def test_lstm_core_is_the_long_short_term_memory():
-    core = CORES["lstm"](4, 6)
-    x, h, memory = torch.randn(3, 4), torch.randn(3, 6), torch.randn(3, 6)
+    core = OTHER_CORES["lstm"](F, H)
+    x, h, memory = torch.randn(N, F), torch.randn(N, H), torch.randn(N, H)
     take, keep, new, show = (one + other for one, other in gates(core.cell, x, h, 4))
     expected_memory = keep.sigmoid() * memory + take.sigmoid() * new.tanh()
     hidden, state = core(x, (h, memory))
     torch.testing.assert_close(hidden, show.sigmoid() * expected_memory.tanh())
     torch.testing.assert_close(state[1], expected_memory)
     assert len(state) == core.num_states == 2
-    assert core.cell.bias_ih.tolist() == [0.0] * 6 + [1.0] * 6 + [0.0] * 12  # The forget gates start open.
+    assert core.cell.bias_ih.tolist() == [0.0] * H + [1.0] * H + [0.0] * 2 * H  # The forget gates start open.
 
 
 def test_no_core_passes_on():
-    core, inputs = CORES["none"](6, 6), torch.randn(3, 6)
+    core, inputs = OTHER_CORES["none"](H, H), torch.randn(N, H)
     hidden, state = core(inputs, ())
     assert hidden is inputs
     assert state == ()
     assert list(core.parameters()) == []
     with pytest.raises(ValueError, match=r'core="none" passes its 4 inputs on, it can\'t make 6'):
-        CORES["none"](4, 6)
+        OTHER_CORES["none"](F, H)
+
+
+@pytest.mark.parametrize("name", ["lstm", "gru"])
+def test_a_sequence_at_once_equals_its_steps(name):
+    core, inputs = OTHER_CORES[name](F, H), torch.randn(T, N, F)
+    state = first = tuple(torch.randn(N, H) for _ in range(core.num_states))
+    hiddens = []
+    for step in inputs:
+        hidden, state = core(step, state)
+        hiddens.append(hidden)
+    together, last = core.unroll(inputs, first)
+    torch.testing.assert_close(together, torch.stack(hiddens))
+    torch.testing.assert_close(last, state)
 
 
 def test_classes_are_found_by_name_or_given():
-    assert find_class("core", "gru", CORES) is CORES["gru"]
-    assert find_class("core", nn.Identity, CORES) is nn.Identity
-    for bad in ("gru2", None, nn.Identity(), int, ["relu"]):
-        with pytest.raises(ValueError, match=r"core must be one of \('relu', 'lstm', 'gru', 'none'\) or a class .* got"):
-            find_class("core", bad, CORES)
+    assert find_class("core", "gru", OTHER_CORES) is OTHER_CORES["gru"]
+    assert find_class("core", nn.Identity, OTHER_CORES) is nn.Identity
+    for bad in ("gru2", None, nn.Identity(), int, ["lstm"]):
+        with pytest.raises(ValueError, match=r"core must be one of \('lstm', 'gru', 'none'\) or a class .* got"):
+            find_class("core", bad, OTHER_CORES)
 
 
 class LeakyCore(nn.Module):
@@ -112,3 +108,42 @@ def test_a_core_of_ones_own(algorithm, tmp_path):
         obs, *_ = env.step(actions)
     with pytest.raises(ValueError, match=r"core must be one of \('relu', 'lstm', 'gru', 'none'\)"):
         algorithm(policy, env, policy_kwargs={"core": "rnn"}, device="cpu")
+
+
+@pytest.fixture
+def cell():
+    torch.manual_seed(0)
+    return nn.LSTMCell(F, H, dtype=torch.float64)
+
+
+def draw(*shape):
+    return torch.randn(*shape, dtype=torch.float64, requires_grad=True)
+
+
+def test_the_lstm_sequence_is_the_cell_step_by_step(cell):
+    inputs, hidden, memory = draw(T, N, F), draw(N, H), draw(N, H)
+    hiddens, last = lstm_sequence(inputs, (hidden, memory), cell)
+    expected, state = [], (hidden, memory)
+    for step in inputs:
+        state = cell(step, state)
+        expected.append(state[0])
+    torch.testing.assert_close(hiddens, torch.stack(expected))
+    torch.testing.assert_close(last, state[1])
+    # Gradients of a loss over all that comes out, for all that goes in.
+    loss = (hiddens.cos().sum() + last.square().sum(), torch.stack(expected).cos().sum() + state[1].square().sum())
+    leaves = (inputs, hidden, memory, *cell.parameters())
+    for ours, theirs in zip(*(torch.autograd.grad(one, leaves) for one in loss), strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_the_lstm_sequences_gradients_are_those_of_finite_differences(cell):
+    assert torch.autograd.gradcheck(lambda x, h, c: lstm_sequence(x, (h, c), cell), (draw(T, 2, F), draw(2, H), draw(2, H)))
+
+
+def test_lstm_sequences_join(cell):
+    inputs, zeros = draw(T, N, F), torch.zeros(N, H, dtype=torch.float64)
+    whole, last = lstm_sequence(inputs, (zeros, zeros), cell)
+    first, memory = lstm_sequence(inputs[:2], (zeros, zeros), cell)
+    second, end = lstm_sequence(inputs[2:], (first[-1], memory), cell)
+    torch.testing.assert_close(whole, torch.cat([first, second]))
+    torch.testing.assert_close(last, end)

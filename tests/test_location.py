@@ -2,7 +2,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from agents.looking import Saliency, hold_inside
+from agents.location import Saliency, first_path
 
 
 def make_saliency(glimpse_shape=(2, 4, 4), scene_size=16.0, **kwargs):
@@ -80,10 +80,19 @@ def test_scene_size_is_checked(scene_size):
         make_saliency(scene_size=scene_size)
 
 
-def test_hold_inside_clips_and_lets_back_in():
-    locations = torch.tensor([[-1.5, 0.5], [2.0, -1.0], [1.5, -3.0]], requires_grad=True)
-    held = hold_inside(locations)
-    torch.testing.assert_close(held, torch.tensor([[-1.0, 0.5], [1.0, -1.0], [1.0, -1.0]]))
-    # Descent goes against the gradient: -1 at -1.5 leads back inside, 1 at -3 would lead further out.
-    held.backward(torch.tensor([[-1.0, 2.0], [-1.0, 3.0], [1.0, 1.0]]))
-    torch.testing.assert_close(locations.grad, torch.tensor([[-1.0, 2.0], [0.0, 3.0], [1.0, 0.0]]))
+def test_the_path_begins_where_it_is_told_to():
+    torch.manual_seed(0)
+    path = first_path(3, [[0.5, -0.25], [-1.0, 1.0]])
+    assert path[:2].tolist() == [[0.5, -0.25], [-1.0, 1.0]]
+    assert 0 < path[2].abs().max() < 1  # Not given: near the middle, at random.
+    assert first_path(0, None).shape == (0, 2)
+    assert first_path(2000, None).std().item() == pytest.approx(0.25, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("num_steps", "given"),
+    [(1, [[0, 0], [0, 1]]), (2, [0.0, 0.5]), (2, [[0.0, 1.5]]), (0, [[0.0, 0.5]]), (2, [[0.0, 0.5, 1.0]])],
+)
+def test_paths_out_of_range_are_named(num_steps, given):
+    with pytest.raises(ValueError, match=rf"path_start must be at most {num_steps} places \[x, y\] in \[-1, 1\] .*, got \[\[?0"):
+        first_path(num_steps, given)
