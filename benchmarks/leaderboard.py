@@ -170,7 +170,7 @@ def origin(board: Board, results: Path, page: Path) -> list[str]:
         "",
         "## How to repeat it",
         "",
-        *(["```bash", *commands, "```"] if commands else ["The command was not noted."]),
+        *(["At the commit below:", "", "```bash", *commands, "```"] if commands else ["The command was not noted."]),
         "",
         *(f"- {name}: {', '.join(sorted(map(str, values)))}" for name, values in facts.items() if values),
         f"- Runs: {len(rows)}; the hyperparameters, the command and the learning curve of each are in {link(results, page)}.",

@@ -55,20 +55,15 @@ def test_the_page_holds_the_figures_and_where_they_come_from(table, tmp_path):
     assert all((page.parent / picture).is_file() for picture in pictures)
 
 
-def test_one_seed_is_called_so(tmp_path):
-    publish_run(tmp_path / "results.jsonl", "ram_seed0", MNIST)
+def test_one_seed_is_called_so_and_so_is_a_commit_with_changes(tmp_path):
+    publish_run(tmp_path / "results.jsonl", "ram_seed0", MNIST, commit="c0ffee-dirty")
     main([str(tmp_path / "results.jsonl"), "--page", str(tmp_path / "board.md")])
     text = (tmp_path / "board.md").read_text("utf-8")
     assert "one seed each" in text
     assert "All environments together" not in text
     assert "The command was not noted." in text
     assert "- **ram**: no description" in text
-
-
-def test_a_commit_with_changes_says_so(tmp_path):
-    publish_run(tmp_path / "results.jsonl", "ram_seed0", MNIST, commit="c0ffee-dirty")
-    write_page(tmp_path / "results.jsonl", tmp_path / "board.md")
-    assert "- Commit: c0ffee-dirty\n" in (tmp_path / "board.md").read_text("utf-8")
+    assert "- Commit: c0ffee-dirty\n" in text
 
 
 def test_environments_of_ones_own_have_no_chance_and_a_name_for_the_disk(tmp_path):
