@@ -37,7 +37,8 @@ class Config:
 
     format: int
     env_id: str
-    env_kwargs: dict[str, Any]  # Options of the environment, and `make_vec_env`'s frame_stack.
+    env_kwargs: dict[str, Any]  # Options of the environment.
+    frame_stack: int  # `make_vec_env`'s.
     matmul_precision: str  # torch's; the figure on the card was measured with it.
     observations: dict[str, dict[str, Any]]  # Each part's Box.
     actions: dict[str, Any]  # A Box, or the choices of a `ScoresBox`.
@@ -89,7 +90,9 @@ def pretrained_hyperparams(env_id: str, folder: str | Path | None = None) -> dic
         ValueError: as in `load_pretrained`.
     """
     config = _read(env_id, folder)[0]
-    others = {"env_kwargs": config.env_kwargs, "matmul_precision": config.matmul_precision}
+    others: dict[str, Any] = {"env_kwargs": config.env_kwargs, "matmul_precision": config.matmul_precision}
+    if config.frame_stack > 1:
+        others["frame_stack"] = config.frame_stack
     return {**config.hyperparams, "policy_kwargs": config.policy_kwargs, **others}
 
 
@@ -134,6 +137,7 @@ def _describe(model: RAM, env_id: str, result: dict[str, Any]) -> Config:
         format=FORMAT,
         env_id=env_id,
         env_kwargs=_plain_dict(result.get("env_kwargs", {})),
+        frame_stack=given.get("frame_stack", 1),
         matmul_precision=given.get("matmul_precision", "highest"),
         observations={name: _describe_box(name, part) for name, part in model.observation_space.items()},
         actions={"choices": actions.choices} if isinstance(actions, ScoresBox) else _describe_box("the actions", actions),
@@ -189,11 +193,13 @@ def _read(env_id: str, folder: str | Path | None) -> tuple[Config, dict[str, Ten
 
 def _current(config: dict[str, Any]) -> dict[str, Any]:
     """The config of a file of format 1 as one of today's."""
-    if config.get("format") != 1 or not {"settings", "policy_kwargs"} <= config.keys():
+    if config.get("format") != 1 or not {"settings", "policy_kwargs", "env_kwargs"} <= config.keys():
         return config
     hyperparams, policy_kwargs = dict(config["settings"]), current_names(config["policy_kwargs"])
     policy_kwargs.setdefault("location_policy", hyperparams.pop("location_policy", "learned"))
+    env_kwargs = dict(config["env_kwargs"])
     others = {name: value for name, value in config.items() if name != "settings"}
+    others |= {"frame_stack": env_kwargs.pop("frame_stack", 1), "env_kwargs": env_kwargs}
     return {**others, "format": FORMAT, "hyperparams": hyperparams, "policy_kwargs": policy_kwargs}
 
 
