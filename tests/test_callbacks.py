@@ -4,10 +4,12 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from stable_baselines3 import DQN, PPO
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.utils import ConstantSchedule, LinearSchedule
+from stable_baselines3.common.vec_env import VecEnvWrapper
 
 from agents import RAM, make_vec_env
-from agents.callbacks import Stopwatch, TimedEvalCallback, TimeLimitCallback, on_the_clock
+from agents.training.callbacks import Stopwatch, TimedEvalCallback, TimeLimitCallback, on_the_clock
 
 N, T = 8, 3
 
@@ -100,21 +102,31 @@ def test_what_the_report_raises_ends_the_training(tmp_path):
     assert len(np.load(tmp_path / "evaluations.npz")["timesteps"]) == 2  # The last one is written all the same.
 
 
-def test_seeded_evaluations_have_the_same_episodes(tmp_path):
-    class Seen(TimedEvalCallback):
-        def _evaluate(self):
-            self.first_seen = getattr(self, "first_seen", [])
-            goes_on = super()._evaluate()
-            self.first_seen.append(self.eval_env.unwrapped.env.unwrapped.task.streams.copy())
-            return goes_on
+class Seen(VecEnvWrapper):
+    """Keeps the first observations after each reset."""
 
-    for seed, same in ((5, True), (None, False)):
-        evaluation = Seen(
-            Stopwatch(), catch(), eval_seed=seed, eval_steps=16, n_eval_episodes=4, log_path=str(tmp_path), verbose=0
-        )
-        RAM("RAMPolicy", catch(), class_loss="reinforce", seed=0, device="cpu").learn(32, evaluation)
-        first, second, *_ = evaluation.first_seen
-        assert (first == second).all() == same
+    def __init__(self, venv):
+        super().__init__(venv)
+        self.first = []
+
+    def reset(self):
+        obs = self.venv.reset()
+        self.first.append(obs["location"])
+        return obs
+
+    def step_wait(self):
+        return self.venv.step_wait()
+
+
+@pytest.mark.parametrize(("seed", "same"), [(5, True), (None, False)])
+def test_seeded_evaluations_have_the_same_episodes(seed, same, tmp_path):
+    env = Seen(catch(initial_location="random"))
+    evaluation = TimedEvalCallback(
+        Stopwatch(), env, eval_seed=seed, eval_steps=16, n_eval_episodes=4, log_path=str(tmp_path), verbose=0
+    )
+    RAM("RAMPolicy", Seen(catch()), class_loss="reinforce", seed=0, device="cpu").learn(32, evaluation)
+    first, second, *_ = env.first
+    assert (first == second).all() == same
 
 
 def test_a_state_is_taken_over(tmp_path):
@@ -128,7 +140,7 @@ def test_a_state_is_taken_over(tmp_path):
 
 def test_the_clock_ends_training(tmp_path):
     evaluation = make_evaluation(tmp_path, eval_steps=10**9)
-    model = on_the_clock(RAM("RAMPolicy", vec_env(), LinearSchedule(1.0, 0.0, 1.0), seed=0, device="cpu"))
+    model = on_the_clock(RAM("RAMPolicy", vec_env(), learning_rate=LinearSchedule(1.0, 0.0, 1.0), seed=0, device="cpu"))
     model.learn(10**9, [evaluation, TimeLimitCallback(evaluation.stopwatch, 0.3)])
     assert 0 < model.num_timesteps < 10**9
     assert evaluation.stopwatch.read()[0] >= 0.3
@@ -149,17 +161,17 @@ def test_rates_and_clips_follow_the_clock():
             device="cpu",
         )
     )
-    seen, train = [], model.train
+    rates, clips, clip_range = [], [], model.clip_range
 
-    def note():
-        model._update_learning_rate(model.policy.optimizer)
-        progress = model._current_progress_remaining
-        seen.append((model.policy.optimizer.param_groups[0]["lr"], model.clip_range(progress)))
-        train()
+    def note(progress):
+        clips.append(clip_range(progress))
+        rates.append(model.policy.optimizer.param_groups[0]["lr"])  # Set before.
+        return clips[-1]
 
-    model.train = note
+    model.clip_range = note
     model.learn(10**9, TickingLimit(Ticks(), 10))
-    assert [value for pair in seen for value in pair] == pytest.approx([0.6, 0.5 - 0.4 * 0.4, 0.2, 0.5 - 0.8 * 0.4])
+    assert rates == pytest.approx([0.6, 0.2])
+    assert clips == pytest.approx([0.5 - 0.4 * 0.4, 0.5 - 0.8 * 0.4])
     assert model.num_timesteps == 20  # 10 steps of 2.
     assert isinstance(model, PPO)
     assert type(model).__name__ == "PPO"
@@ -178,30 +190,32 @@ def test_exploration_follows_the_clock():
             device="cpu",
         )
     )
-    rates, act = [], model._sample_action
 
-    def note(*arguments):
-        rates.append(model.exploration_rate)
-        return act(*arguments)
+    class Note(BaseCallback):
+        def _on_step(self):
+            rates.append(self.model.exploration_rate)
+            return True
 
-    model._sample_action = note
-    model.learn(10**9, TickingLimit(Ticks(), 8))
+    rates = []
+    model.learn(10**9, [Note(), TickingLimit(Ticks(), 8)])
     # SB3 sets the rate after each step, from the time used up to it; the first steps are drawn at random anyway.
     assert rates[1:] == pytest.approx([1 - 0.9 * tick / 4 for tick in (1, 2, 3, 4)] + [0.1] * 3)
 
 
 def test_entropy_follows_the_clock():
-    model = on_the_clock(
-        RAM("RAMPolicy", catch(), class_loss="reinforce", ent_coef=LinearSchedule(1.0, 0.0, 1.0), seed=0, device="cpu", n_steps=2)
-    )
-    seen, train = [], model.train
-    model.train = lambda: (seen.append(model._entropy_weight()), train())
-    model.learn(10**9, TickingLimit(Ticks(), 40))
+    seen = []
+
+    def weight(progress):
+        seen.append(progress)
+        return progress
+
+    model = RAM("RAMPolicy", catch(), class_loss="reinforce", ent_coef=weight, seed=0, device="cpu", n_steps=2)
+    on_the_clock(model).learn(10**9, TickingLimit(Ticks(), 40))
     assert seen == pytest.approx([1 - second / 40 for second in range(2, 40, 2)])  # At the last there is nothing more to learn.
 
 
 def test_a_model_on_the_clock_is_saved_as_its_own_kind(tmp_path):
-    model = on_the_clock(RAM("RAMPolicy", vec_env(), ConstantSchedule(1e-3), seed=0, device="cpu"))
+    model = on_the_clock(RAM("RAMPolicy", vec_env(), learning_rate=ConstantSchedule(1e-3), seed=0, device="cpu"))
     model.learn(10**9, TickingLimit(Ticks(), T))
     model.save(tmp_path / "model.zip")
     loaded = RAM.load(tmp_path / "model.zip", env=vec_env(), device="cpu")
@@ -211,11 +225,11 @@ def test_a_model_on_the_clock_is_saved_as_its_own_kind(tmp_path):
     assert type(on_the_clock(loaded)) is type(model)
 
 
-def test_a_progress_bar_of_seconds(capsys):
+def test_a_progress_bar_of_seconds():
     watch = Ticks()
     limit = TickingLimit(watch, 4, progress_bar=True)
     RAM("RAMPolicy", vec_env(), seed=0, device="cpu").learn(10**9, limit)
-    assert limit._bar.n == 4
+    assert limit.bar.n == 4
 
 
 def test_stopwatch_leaves_pauses_out():

@@ -1,6 +1,4 @@
-"""A run that was stopped goes on as if nothing had been, bit for bit, with every kind of algorithm."""
-
-import pickle
+"""A stopped run resumes and ends as an unbroken one, bit for bit, with every kind of algorithm."""
 
 import gymnasium as gym
 import numpy as np
@@ -14,9 +12,9 @@ from stable_baselines3.common.noise import NormalActionNoise
 from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecMonitor
 
-from agents import EpisodePPO, checkpoints, get_algorithm, make_vec_env
-from agents.callbacks import Stopwatch, TimedEvalCallback
-from agents.checkpoints import ResumeCallback, resume
+from agents import EpisodePPO, get_algorithm, make_vec_env
+from agents.training.callbacks import Stopwatch, TimedEvalCallback
+from agents.training.checkpoints import ResumeCallback, resume
 from agents.vec_env import GymnasiumVecEnv
 
 N = 4
@@ -40,8 +38,8 @@ CASES = {
             "weight_average": 0.3,
             "policy_kwargs": {
                 **{"glimpse_network": "retina", "core": "lstm", "baseline_by_class": True},
-                **{"location_input": "saliency", "scene_size": 60, "location_hidden": 8, "scan_steps": 2},
-                "muon_gain": 2.0,
+                **{"location_input": "saliency", "location_hidden": 8, "path_steps": 2},
+                "muon_scale": 2.0,
                 "dropout": 0.2,
             },
         },
@@ -72,7 +70,7 @@ def make_env(case, split="train"):
     algo, (env_id, env_kwargs), _ = CASES[case]
     if "MNIST" in env_id and split != "train":
         env_kwargs = {**env_kwargs, "split": split, "image_order": "sequential"}
-    return make_vec_env(env_id, N, **get_algorithm(algo).env_options(env_id, env_kwargs))
+    return make_vec_env(env_id, N, **get_algorithm(algo).env_kwargs(env_id, env_kwargs))
 
 
 def make_evaluation(case, folder):
@@ -89,7 +87,7 @@ def learn(case, model, evaluation, path, *others):
 
 def make_model(case):
     algorithm = get_algorithm(CASES[case][0])
-    return algorithm.make(make_env(case), {**algorithm.settings, **CASES[case][2]}, seed=3, device="cpu")
+    return algorithm.make(make_env(case), {**algorithm.hyperparams, **CASES[case][2]}, seed=3, device="cpu")
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -112,20 +110,12 @@ def test_a_resumed_run_equals_an_unbroken_one(case, tmp_path):
         assert (np.diff(second["train_seconds"]) > 0).all()
 
 
-def test_what_is_carried_moves_to_where_the_run_goes_on():
-    state, buffer = (torch.ones(2, 3), torch.zeros(2, 1)), object()
-    moved = checkpoints._on("meta", state)
-    assert [(part.device.type, part.shape) for part in moved] == [("meta", (2, 3)), ("meta", (2, 1))]
-    assert checkpoints._on("meta", buffer) is buffer
-    assert checkpoints._on("meta", None) is None
-
-
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("case", ["ram", "ram with all levers", "episode_a2c"])
 @pytest.mark.parametrize(("before", "after"), [("cuda", "cpu"), ("cpu", "cuda"), ("cuda", "cuda")])
-def test_a_run_goes_on_on_another_device(case, before, after, tmp_path):
+def test_a_run_resumes_on_another_device(case, before, after, tmp_path):
     algorithm = get_algorithm(CASES[case][0])
-    model = algorithm.make(make_env(case), {**algorithm.settings, **CASES[case][2]}, seed=3, device=before)
+    model = algorithm.make(make_env(case), {**algorithm.hyperparams, **CASES[case][2]}, seed=3, device=before)
     learn(case, model, make_evaluation(case, tmp_path / "run"), tmp_path / "run.pkl", StopAt())
     evaluation = make_evaluation(case, tmp_path / "run")
     model = resume(algorithm.load, tmp_path / "run.pkl", make_env(case), evaluation, device=after)
@@ -188,30 +178,34 @@ def test_a_checkpoint_is_written_after_each_evaluation(tmp_path):
     (env, evaluation), path = make_counted(tmp_path), tmp_path / "checkpoint.pkl"
     written = []
 
-    class Note(ResumeCallback):
-        def _save(self):
-            super()._save()
-            written.append(self.model.num_timesteps)
+    class Note(BaseCallback):
+        def _on_step(self):
+            return True
+
+        def _on_rollout_start(self):
+            if path.exists():
+                written.append(self.model.num_timesteps)
+                path.unlink()
 
     model = EpisodePPO("RecurrentPolicy", env, n_steps=3, seed=0, device="cpu")
-    model.learn(60, [evaluation, Note(path, evaluation)])
+    model.learn(60, [evaluation, ResumeCallback(path, evaluation), Note()])
     assert evaluation.evaluations_timesteps == [16, 32, 48, 60]
     assert written == [18, 36, 48]  # When the next rollout begins; not when there is none.
 
 
-def test_a_kill_while_writing_leaves_the_old_checkpoint(tmp_path, monkeypatch):
+class DiesWhenStored:
+    def __reduce__(self):
+        raise KeyboardInterrupt
+
+
+def test_a_kill_while_writing_leaves_the_old_checkpoint(tmp_path):
     (env, evaluation), path = make_counted(tmp_path), tmp_path / "checkpoint.pkl"
     model = EpisodePPO("RecurrentPolicy", env, n_steps=3, seed=0, device="cpu")
     model.learn(30, [evaluation, ResumeCallback(path, evaluation)])
-    kept, dump = path.read_bytes(), pickle.dump
-
-    def die_half_way(state, file):
-        dump("half", file)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(pickle, "dump", die_half_way)
+    before = path.read_bytes()
     env, evaluation = make_counted(tmp_path)
     model = EpisodePPO("RecurrentPolicy", env, n_steps=3, seed=0, device="cpu")
+    model.replay_buffer = DiesWhenStored()
     with pytest.raises(KeyboardInterrupt):
         model.learn(30, [evaluation, ResumeCallback(path, evaluation)])
-    assert path.read_bytes() == kept
+    assert path.read_bytes() == before

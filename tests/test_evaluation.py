@@ -1,62 +1,70 @@
+import gymnasium as gym
 import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
 
+from few_games import EPISODES
 from stable_baselines3 import PPO
 
+import ram_envs
 from agents import make_vec_env
-from agents.evaluation import has_images, make_split, split_options, task_of, test, watch
-from ram_envs import glimpses, load_images
+from agents.training.evaluation import evaluate_on_test, evaluation_of, make_split
 
 DIGITS = {"dataset": "mnist-5k", "num_glimpses": 4}
-PATH = np.array([[-0.8, 0.4], [0.0, 0.0], [0.4, -0.8], [0.8, 0.8]], np.float32)  # Centres of a grid of 5 x 5.
-test.__test__ = False  # Not one of ours.
+PATH = np.array([[-0.8, 0.4], [0.0, 0.0], [0.4, -0.8], [0.8, 0.8]], np.float32)
+CELLS = np.array([[0, 3], [2, 2], [3, 0], [4, 4]])  # The same places on a grid of 5 x 5: column and row.
 
 
 class Scripted:
     """Looks along `PATH` and says class 3; draws a random number at each step."""
 
-    def __init__(self, env, **others):
-        self.codec, self.space, self.others = task_of(env).codec, env.action_space, others
-        self.seen, self.starts, self.drawn = [], [], []
+    def __init__(self, action_format="dict"):
+        self.action_format, self.drawn = action_format, []
 
     def predict(self, obs, state=None, episode_start=None, deterministic=False):
         assert deterministic
         step = np.zeros(len(episode_start), int) if state is None else np.where(episode_start, 0, state)
-        self.seen.append(obs), self.starts.append(episode_start.copy()), self.drawn.append(torch.rand(1).item())
-        choices = {"class": np.full(len(step), 3), **{name: choose(step) for name, choose in self.others.items()}}
-        actions = self.codec.encode(PATH[step], **choices)
-        if isinstance(actions, dict):  # Which SB3 sends as one Box.
-            scores = [2 * np.eye(2 if name == "stop" else 10)[actions[name]] - 1 for name in choices]
-            actions = np.concatenate([actions["location"], *scores], axis=1).astype(np.float32)
-        return actions, step + 1
+        self.drawn.append(torch.rand(1).item())
+        return self.actions(step), step + 1
 
-
-def script(action_format="dict", **options):
-    options = {**DIGITS, "action_format": action_format, **options}
-    names = {"stop": lambda step: (step == 1).astype(int)} if options.get("stop_action") else {}
-    return Scripted(make_vec_env("GlimpseMNIST-v0", 1, **options), **names), options
+    def actions(self, step):
+        if self.action_format in ("dict", "box"):
+            return np.concatenate([PATH[step], np.tile(np.eye(10, dtype=np.float32)[3], (len(step), 1))], axis=1)
+        cells = np.column_stack([CELLS[step], np.full(len(step), 3)])
+        return cells if self.action_format == "multidiscrete" else np.ravel_multi_index(cells.T, (5, 5, 10))
 
 
 def test_splits_and_games():
-    assert has_images("GlimpseClutteredMNIST-v0")
-    assert not has_images("GlimpseCatch-v0")
-    shown = {"num_glimpses": 4, "split": "test", "image_order": "sequential"}
-    assert split_options("GlimpseMNIST-v0", "test", {"num_glimpses": 4}) == shown
-    assert split_options("GlimpseCatch-v0", "test", {"size": 6}) == {"size": 6}
-    env, episodes, seed = make_split("GlimpseMNIST-v0", "validation", DIGITS, 7)
-    assert (env.num_envs, episodes, seed) == (7, 500, None)
-    assert task_of(env).split == "validation"
-    assert make_split("GlimpseCatch-v0", "validation", {}, 3)[1:] == (2000, 1_000_000)
-    assert make_split("GlimpseCatch-v0", "test", {}, 3)[1:] == (10_000, 2_000_000)
+    env = make_vec_env("GlimpseMNIST-v0", **DIGITS)
+    shown, episodes, seed = make_split(env, "GlimpseMNIST-v0", "validation", DIGITS, n_envs=7, frame_stack=2)
+    assert (shown.num_envs, episodes, seed) == (7, 500, None)
+    assert (shown.get_attr("split")[0], shown.get_attr("num_images")[0]) == ("validation", 500)
+    assert shown.observation_space["glimpse"].shape == (1, 8, 16)
+    catch = make_vec_env("GlimpseCatch-v0")
+    assert make_split(catch, "GlimpseCatch-v0", "validation", {}, 3)[1:] == (2000, 1_000_000)
+    assert make_split(catch, "GlimpseCatch-v0", "test", {}, 3)[1:] == (10_000, 2_000_000)
+
+
+def test_environments_of_others_are_evaluated_as_games_are():
+    for split in ("train", "validation", "test"):
+        assert evaluation_of(make_vec_env("CartPole-v1"), split) == ram_envs.seeded_evaluation(split)
+
+
+def test_each_image_is_shown_once():
+    env = make_split(make_vec_env("GlimpseMNIST-v0", **DIGITS), "GlimpseMNIST-v0", "test", DIGITS, n_envs=100)[0]
+    env.reset()
+    labels = []
+    for _ in range(5 * 4):
+        _, _, dones, infos = env.step(np.zeros((100, 12), np.float32))
+        labels += [info["label"] for info in infos] if dones.all() else []
+    assert labels == ram_envs.load_images("mnist-5k", "test").labels.tolist()
 
 
 def test_every_test_image_counts_once(action_format):
-    model, options = script(action_format)
-    result = test(model, "GlimpseMNIST-v0", options)
-    share = float((load_images("mnist-5k", "test").labels == 3).mean())
-    assert result == {
+    options = {**DIGITS, "action_format": action_format}
+    share = float((ram_envs.load_images("mnist-5k", "test").labels == 3).mean())
+    assert evaluate_on_test(Scripted(action_format), "GlimpseMNIST-v0", options) == {
         "test_episodes": 500,
         "test_error": pytest.approx(100 * (1 - share)),
         "success_rate": pytest.approx(share),
@@ -66,67 +74,46 @@ def test_every_test_image_counts_once(action_format):
 
 
 def test_what_is_drawn_does_not_depend_on_what_was_drawn_before():
-    model, options = script()
+    first, second = Scripted(), Scripted()
     before = torch.get_rng_state()
-    test(model, "GlimpseMNIST-v0", options)
+    evaluate_on_test(first, "GlimpseMNIST-v0", DIGITS)
     assert torch.equal(before, torch.get_rng_state())
-    first, model.drawn = model.drawn, []
     torch.rand(3)
-    test(model, "GlimpseMNIST-v0", options)
-    assert model.drawn == first
+    evaluate_on_test(second, "GlimpseMNIST-v0", DIGITS)
+    assert first.drawn == second.drawn
 
 
-def test_games_are_seeded(monkeypatch):
-    monkeypatch.setattr("agents.evaluation.GAME_EVALUATIONS", {"test": (40, 7)})
-    model = PPO("MlpPolicy", make_vec_env("Catch-v0", 2, size=6), n_steps=8, batch_size=16, seed=0, device="cpu")
-    first = test(model, "Catch-v0", {"size": 6})
-    assert first == test(model, "Catch-v0", {"size": 6})
-    assert (first["test_episodes"], first["mean_length"]) == (40, 5.0)
+def test_games_are_seeded():
+    env = make_vec_env("FewGames-v0", 2, action_format="multidiscrete")
+    model = PPO("MultiInputPolicy", env, n_steps=8, batch_size=16, seed=0, device="cpu")
+    first = evaluate_on_test(model, "FewGames-v0", {"action_format": "multidiscrete"})
+    assert first == evaluate_on_test(model, "FewGames-v0", {"action_format": "multidiscrete"})
+    assert (first["test_episodes"], first["mean_length"]) == (EPISODES["test"], 5.0)
     assert first["success_rate"] == first["mean_reward"]
 
 
-def test_what_was_watched_is_what_was_shown(action_format):
-    model, options = script(action_format)
-    episodes = watch(model, "GlimpseMNIST-v0", options, num_images=6)
-    images = load_images("mnist-5k", "test")
-    np.testing.assert_array_equal(episodes.scenes, images.images[:6])
-    assert episodes.labels == [str(label) for label in images.labels[:6]]
-    assert episodes.answers == ["3"] * 6
-    np.testing.assert_allclose(episodes.locations[:, 1:], np.broadcast_to(PATH[:3], (6, 3, 2)), atol=1e-6)
-    for step, seen in enumerate(model.seen):
-        np.testing.assert_allclose(seen["location"], episodes.locations[:, step])
-        np.testing.assert_array_equal(seen["glimpse"], episodes.glimpses[:, step])
-        expected = glimpses(episodes.scenes, episodes.locations[:, step], glimpse_size=8, num_scales=1)
-        np.testing.assert_array_equal(episodes.glimpses[:, step], expected)
-    assert episodes.glimpses.shape == (6, 4, 1, 8, 8)
-    assert (episodes.corners.shape, episodes.widths.shape) == ((6, 4, 1, 2), (6, 4, 1))
-    assert [starts.all() for starts in model.starts] == [True, False, False, False]
-
-
-def test_another_split_is_watched():
-    model, options = script()
-    episodes = watch(model, "GlimpseMNIST-v0", options, "validation", num_images=2)
-    np.testing.assert_array_equal(episodes.scenes, load_images("mnist-5k", "validation").images[:2])
-
-
-def test_an_episode_that_was_stopped_keeps_its_last_glimpse():
-    model, options = script("box", stop_action=True)
-    model.others["stop"] = lambda step: ((step == 1) & (np.arange(len(step)) > 0)).astype(int)
-    episodes = watch(model, "GlimpseMNIST-v0", options, num_images=3)
-    assert episodes.glimpses.shape[:2] == (3, 4)
-    for stopped in (1, 2):
-        for step in (2, 3):
-            np.testing.assert_array_equal(episodes.glimpses[stopped, step], episodes.glimpses[stopped, 1])
-            np.testing.assert_array_equal(episodes.locations[stopped, step], episodes.locations[stopped, 1])
-    assert (episodes.locations[0, 3] == PATH[2]).all()
-    assert episodes.answers == ["3"] * 3
-
-
-def test_stacked_frames_are_watched_as_single_glimpses():
-    options = {**DIGITS, "action_format": "multidiscrete", "frame_stack": 3}
-    env = make_vec_env("GlimpseMNIST-v0", 4, **options)
+def test_stacked_frames():
+    options = {**DIGITS, "action_format": "multidiscrete"}
+    env = make_vec_env("GlimpseMNIST-v0", 4, frame_stack=3, **options)
     model = PPO("MultiInputPolicy", env, n_steps=8, batch_size=16, seed=0, device="cpu")
-    episodes = watch(model, "GlimpseMNIST-v0", options, num_images=5)
-    assert episodes.glimpses.shape == (5, 4, 1, 8, 8)
-    assert set(episodes.answers) <= set("0123456789")
-    assert test(model, "GlimpseMNIST-v0", options)["test_episodes"] == 500
+    assert evaluate_on_test(model, "GlimpseMNIST-v0", options, frame_stack=3)["test_episodes"] == 500
+
+
+def test_tasks_of_ones_own_are_tested_on_their_own_images():
+    """Not on those that they learn from."""
+    gym.register(
+        "MyDigits-v0",
+        entry_point="ram_envs.env:GlimpseEnv",
+        vector_entry_point="ram_envs.vector_env:GlimpseVectorEnv",
+        kwargs={"task": "my-digits", "dataset": "mnist-5k", "num_glimpses": 2},
+    )
+
+    class MyDigits(ram_envs.GlimpseClassification):
+        pass
+
+    ram_envs.register_task("my-digits", MyDigits)
+    shown, episodes, seed = make_split(make_vec_env("MyDigits-v0"), "MyDigits-v0", "test", {}, 50)
+    assert (shown.get_attr("split")[0], episodes, seed) == ("test", 500, None)
+    images = np.zeros((20, 9, 9), np.uint8), np.arange(20) % 10
+    with pytest.raises(ValueError, match="register_dataset"):
+        make_split(make_vec_env("MyDigits-v0", dataset=images), "MyDigits-v0", "test", {"dataset": images})

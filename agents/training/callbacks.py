@@ -157,18 +157,18 @@ class TimeLimitCallback(BaseCallback):
     def __init__(self, stopwatch: Stopwatch, seconds: float, progress_bar: bool = False) -> None:
         super().__init__()
         self.stopwatch, self.seconds = stopwatch, seconds
-        self._bar = tqdm(total=round(seconds), unit="s") if progress_bar else None
+        self.bar = tqdm(total=round(seconds), unit="s") if progress_bar else None
 
     def _on_step(self) -> bool:
         used = min(self.stopwatch.used(), self.seconds)
         self.model.time_used = used / self.seconds  # type: ignore[attr-defined]
-        if self._bar is not None:
-            self._bar.update(used - self._bar.n)
+        if self.bar is not None:
+            self.bar.update(used - self.bar.n)
         return used < self.seconds
 
     def _on_training_end(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
+        if self.bar is not None:
+            self.bar.close()
 
 
 def on_the_clock(model: BaseAlgorithm) -> BaseAlgorithm:

@@ -20,7 +20,11 @@ TEST_SEED = 0  # Of what a model draws even where it is greedy, such as random l
 
 def evaluation_of(env: VecEnv, split: str) -> Evaluation:
     """How to evaluate on "train", "validation" or "test" in environments like these; others than ours as our games are."""
-    return env.env_method("evaluation", split)[0] if env.has_attr("evaluation") else seeded_evaluation(split)
+    try:
+        evaluation = env.get_attr("evaluation")[0]
+    except AttributeError:
+        evaluation = seeded_evaluation
+    return evaluation(split)
 
 
 def make_split(

@@ -106,14 +106,15 @@ class Algorithm:
         Raises:
             ValueError: it can't learn in this environment; the message says why.
         """
-        has_labels = self.sees_scene and env.has_attr("has_labels") and env.get_attr("has_labels")[0]
-        if reason := self.reason_against(env.action_space, has_labels):
+        needs_labels = self.sees_scene and env.has_attr("has_labels")
+        if reason := self.reason_against(env.action_space, needs_labels and env.get_attr("has_labels")[0]):
             raise ValueError(f"{self.name} can't learn in this environment: {reason}")
         hyperparams = copy.deepcopy(hyperparams)  # Models write into their policy_kwargs.
         target: Any = self.resolve()
         if inspect.isgeneratorfunction(target):
             return GeneratorAlgorithm(target, env, hyperparams, seed=seed, **kwargs)
-        if not inspect.isclass(target):
+        is_class = inspect.isclass(target)
+        if not is_class:
             return target(env, seed=seed, **kwargs, **hyperparams)
         kind = "MultiInput" if isinstance(env.observation_space, spaces.Dict) else "Mlp"
         policy = hyperparams.pop("policy", self.policy.replace("Input", kind))

@@ -31,7 +31,7 @@ from .config import PROJECT, RUN_HYPERPARAMS, RunConfig, read_hyperparams
 from .evaluation import evaluate_on_test, evaluation_of, make_split
 from .figures import plot_glimpses, plot_learning_curve, record, watch
 from .generator import GeneratorAlgorithm
-from .registry import get_algorithm
+from .registry import Algorithm, get_algorithm
 
 MANY_TIMESTEPS = 10**12  # With minutes the clock alone ends the training.
 # What may differ when an unfinished run is resumed.
@@ -124,7 +124,8 @@ def train(run: Run, report: Callable[[int, float], None] | None = None) -> dict[
         model = resume(algorithm.load, checkpoint, env, evaluation, device=config.device)
         print(f"Resuming after {model.num_timesteps} steps")
     else:
-        model = make_model(run, env)
+        model = load_agent(config, env) if config.trained_agent else make_model(run, algorithm, env)
+        model.num_timesteps = 0
     store(run, model.device)
     if not isinstance(model, GeneratorAlgorithm):
         callbacks.append(ResumeCallback(checkpoint, evaluation))
@@ -170,20 +171,11 @@ def make_evaluation(run: Run, env: VecEnv, report: Callable[[int, float], None] 
     )
 
 
-def make_model(run: Run, env: VecMonitor) -> BaseAlgorithm:
-    """A new model with the run's hyperparameters, or the one that the run begins from."""
+def make_model(run: Run, algorithm: Algorithm, env: VecMonitor) -> BaseAlgorithm:
+    """A new model with the run's hyperparameters."""
+    hyperparams = parse_hyperparams(run.hyperparams, env.action_space)
     config = run.config
-    if config.trained_agent:
-        model = load_agent(config, env)
-        model.num_timesteps = 0
-        return model
-    return get_algorithm(config.algo).make(
-        env,
-        parse_hyperparams(run.hyperparams, env.action_space),
-        seed=config.seed,
-        device=config.device,
-        tensorboard_log=config.tensorboard_log,
-    )
+    return algorithm.make(env, hyperparams, config.seed, device=config.device, tensorboard_log=config.tensorboard_log)
 
 
 def load_agent(config: RunConfig, env: VecMonitor) -> BaseAlgorithm:

@@ -9,7 +9,7 @@ from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback,
 from stable_baselines3.common.evaluation import evaluate_policy
 
 from agents import make_vec_env
-from agents.loops import LoopAlgorithm
+from agents.training.generator import GeneratorAlgorithm
 
 N = 8
 GAME = {"size": 6, "action_format": "multidiscrete", "location_grid": 1}
@@ -47,8 +47,8 @@ def learn_moves(env, seed, draws=5):
         yield bandit.num_steps, bandit.predict
 
 
-def test_a_loop_runs_until_it_has_taken_its_steps():
-    model = LoopAlgorithm(learn_moves, vec_env(), {"draws": 3}, seed=0)
+def test_a_generator_runs_until_it_has_taken_its_steps():
+    model = GeneratorAlgorithm(learn_moves, vec_env(), {"draws": 3}, seed=0)
     assert model.learn(100) is model
     assert model.num_timesteps == 120  # The first multiple of 3 * 8 from 100 on.
     assert model._current_progress_remaining == pytest.approx(1 - 120 / 100)
@@ -61,8 +61,8 @@ def test_a_loop_runs_until_it_has_taken_its_steps():
         finally:
             closed.append(seed)
 
-    assert LoopAlgorithm(finite, vec_env(), seed=7).learn(100).num_timesteps == 10  # It may end by itself.
-    LoopAlgorithm(finite, vec_env(), seed=8).learn(5)
+    assert GeneratorAlgorithm(finite, vec_env(), seed=7).learn(100).num_timesteps == 10  # It may end by itself.
+    GeneratorAlgorithm(finite, vec_env(), seed=8).learn(5)
     assert closed == [7, 8]  # And is closed where it does not.
 
 
@@ -90,10 +90,10 @@ class Watch(BaseCallback):
 
 def test_callbacks_are_called_at_each_yield():
     watch = Watch()
-    LoopAlgorithm(learn_moves, vec_env(), seed=0).learn(80, watch)
+    GeneratorAlgorithm(learn_moves, vec_env(), seed=0).learn(80, watch)
     assert watch.events == ["start", "rollout", 40, "learned", "rollout", 80, "learned", "end"]
     watch = Watch(stop_at=80)
-    model = LoopAlgorithm(learn_moves, vec_env(), seed=0)
+    model = GeneratorAlgorithm(learn_moves, vec_env(), seed=0)
     model.learn(10**6, watch)
     assert model.num_timesteps == 80
     assert watch.events[-1] == "end"
@@ -104,7 +104,7 @@ def test_evaluation_checkpoints_and_progress_bar(tmp_path):
         vec_env(20), n_eval_episodes=40, eval_freq=1, log_path=str(tmp_path), best_model_save_path=str(tmp_path), verbose=0
     )
     checkpoints = CheckpointCallback(save_freq=1, save_path=str(tmp_path), name_prefix="loop")
-    model = LoopAlgorithm(learn_moves, vec_env(), seed=0, tensorboard_log=str(tmp_path / "tb"))
+    model = GeneratorAlgorithm(learn_moves, vec_env(), seed=0, tensorboard_log=str(tmp_path / "tb"))
     model.learn(120, [evaluation, checkpoints], progress_bar=True)
     assert np.load(tmp_path / "evaluations.npz")["results"].shape == (3, 40)
     assert sorted(path.name for path in tmp_path.glob("*.zip")) == [
@@ -119,16 +119,16 @@ def test_evaluation_checkpoints_and_progress_bar(tmp_path):
 
 def test_save_and_load(tmp_path):
     env = vec_env(2)
-    model = LoopAlgorithm(learn_moves, vec_env(), seed=0).learn(40)
+    model = GeneratorAlgorithm(learn_moves, vec_env(), seed=0).learn(40)
     obs = env.reset()
     actions, state = model.predict(obs)
     for path in (tmp_path / "model", tmp_path / "model.zip", str(tmp_path / "model.zip")):
         model.save(path)
         assert [file.name for file in tmp_path.iterdir()] == ["model.zip"]
-        loaded = LoopAlgorithm.load(path, env=env, device="cpu")
+        loaded = GeneratorAlgorithm.load(path, env=env, device="cpu")
         np.testing.assert_array_equal(loaded.predict(obs)[0], actions)
     assert loaded.get_env() is env
-    assert LoopAlgorithm.load(path).predict(obs)[0].tolist() == actions.tolist()  # There to predict.
+    assert GeneratorAlgorithm.load(path).predict(obs)[0].tolist() == actions.tolist()  # There to predict.
     _, state = loaded.predict(obs, state, np.array([False, True]))
     assert state.tolist() == [2, 1]
 
@@ -143,7 +143,7 @@ def test_the_seed_seeds_everything():
 
     for seed in (3, 3, 4):
         random.random(), torch.rand(1)
-        LoopAlgorithm(draw, vec_env(paddle_start="random"), seed=seed).learn(1)
+        GeneratorAlgorithm(draw, vec_env(paddle_start="random"), seed=seed).learn(1)
     assert drawn[0] == drawn[1]
     assert len({numbers[1:] for numbers in drawn}) == 2
     assert [numbers[0] for numbers in drawn] == [3, 3, 4]
@@ -152,9 +152,9 @@ def test_the_seed_seeds_everything():
 
 
 def test_what_can_not_be_is_named(tmp_path):
-    model = LoopAlgorithm(learn_moves, vec_env(), seed=0)
+    model = GeneratorAlgorithm(learn_moves, vec_env(), seed=0)
     with pytest.raises(AssertionError, match="learn first"):
         model.predict({"location": np.zeros((1, 2))})
     model.learn(1).save(tmp_path / "model")
-    with pytest.raises(ValueError, match="a model that was loaded predicts only"):
-        LoopAlgorithm.load(tmp_path / "model", env=vec_env()).learn(1)
+    with pytest.raises(ValueError, match="a loaded model only predicts"):
+        GeneratorAlgorithm.load(tmp_path / "model", env=vec_env()).learn(1)
