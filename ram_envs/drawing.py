@@ -106,19 +106,13 @@ def draw_scene(frame: Frame, looks: Sequence[Look], size: int) -> NDArray[np.uin
 
 def draw_patches(glimpse: NDArray[np.float32], size: int) -> list[NDArray[np.uint8]]:
     """The pictures (s, s, 3) of a glimpse's patches (k, [C,] g, g) in coloured borders, enlarged by a whole factor; s <= size."""
-    side = _whole_side(size - 2 * _PATCH_BORDER, glimpse.shape[-1])
-    return [_to_picture(_patch_surface(patch, scale, side)) for scale, patch in enumerate(glimpse)]
+    return [_to_picture(surface) for surface in _patch_surfaces(glimpse, size - 2 * _PATCH_BORDER)]
 
 
 def _to_picture(surface: pygame.Surface) -> NDArray[np.uint8]:
     """The pixels (H, W, 3) of a surface."""
     width, height = surface.get_size()
     return np.frombuffer(bytearray(pygame.image.tobytes(surface, "RGB")), np.uint8).reshape(height, width, 3)
-
-
-def _colour_of(scale: int) -> str:
-    """The colour of a patch."""
-    return PATCH_COLOURS[scale % len(PATCH_COLOURS)]
 
 
 def _write(surface: pygame.Surface, text: str, at: tuple[int, int], colour: str = _TEXT, size: int = 24) -> None:
@@ -180,7 +174,8 @@ def _draw_squares(surface: pygame.Surface, place: Place, look: Look) -> None:
         left, top = place.left + look.corners[scale, 0] * place.scale, place.top + look.corners[scale, 1] * place.scale
         side = round(look.widths[scale] * place.scale)
         # Half of the line lies outside, to hide little of the patch.
-        pygame.draw.rect(surface, _colour_of(scale), (round(left) - 1, round(top) - 1, side + 2, side + 2), width=2)
+        colour = PATCH_COLOURS[scale % len(PATCH_COLOURS)]
+        pygame.draw.rect(surface, colour, (round(left) - 1, round(top) - 1, side + 2, side + 2), width=2)
 
 
 def _draw_path(surface: pygame.Surface, points: list[tuple[float, float]], thickness: int) -> None:
@@ -195,26 +190,22 @@ def _draw_path(surface: pygame.Surface, points: list[tuple[float, float]], thick
 
 def _draw_patches(surface: pygame.Surface, glimpse: NDArray[np.float32]) -> None:
     """The patches (k, [C,] g, g) one below the other, all of one size."""
-    number = len(glimpse)
-    side = _whole_side(min(_LARGEST_PATCH, (SIDE - _GAP) // number - _GAP), glimpse.shape[-1])
-    top = (SIDE - number * (side + _GAP) + _GAP) // 2
-    left = SIDE + (_COLUMN - side) // 2
+    patches = _patch_surfaces(glimpse, min(_LARGEST_PATCH, (SIDE - _GAP) // len(glimpse) - _GAP))
+    side, step = patches[0].get_width(), patches[0].get_width() - 2 * _PATCH_BORDER + _GAP
+    top = (SIDE - len(patches) * step + _GAP) // 2 - _PATCH_BORDER
+    for scale, patch in enumerate(patches):
+        surface.blit(patch, (SIDE + (_COLUMN - side) // 2, top + scale * step))
+
+
+def _patch_surfaces(glimpse: NDArray[np.float32], largest: int) -> list[pygame.Surface]:
+    """The patches (k, [C,] g, g), enlarged by a whole factor to at most the largest side, in borders of their colours."""
+    side = largest // glimpse.shape[-1] * glimpse.shape[-1] or largest
+    surfaces = []
     for scale, patch in enumerate(glimpse):
-        at = left - _PATCH_BORDER, top + scale * (side + _GAP) - _PATCH_BORDER
-        surface.blit(_patch_surface(patch, scale, side), at)
-
-
-def _whole_side(largest: int, size: int) -> int:
-    """The side of a patch of g = size pixels enlarged by a whole factor, or the largest side where the patch is larger."""
-    return largest // size * size or largest
-
-
-def _patch_surface(patch: NDArray[np.float32], scale: int, side: int) -> pygame.Surface:
-    """A patch ([C,] g, g) enlarged to a side in pixels, with a border in its colour around it."""
-    surface = pygame.Surface((side + 2 * _PATCH_BORDER,) * 2)
-    surface.fill(_colour_of(scale))
-    surface.blit(_to_surface(_to_rgb(patch), (side, side)), (_PATCH_BORDER, _PATCH_BORDER))
-    return surface
+        surfaces.append(pygame.Surface((side + 2 * _PATCH_BORDER,) * 2))
+        surfaces[-1].fill(PATCH_COLOURS[scale % len(PATCH_COLOURS)])
+        surfaces[-1].blit(_to_surface(_to_rgb(patch), (side, side)), (_PATCH_BORDER, _PATCH_BORDER))
+    return surfaces
 
 
 def _draw_lines(surface: pygame.Surface, frame: Frame, left: int) -> None:

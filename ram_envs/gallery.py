@@ -3,9 +3,8 @@
 python -m ram_envs.gallery                             # all of them, into docs/images
 python -m ram_envs.gallery GlimpseCatch-v0 --out here  # one of them, elsewhere
 
-No learned agent is at work. The gaze follows a script that knows the whole scene: it goes to where most has not been seen yet,
-and says the true class with the last glimpse; in Catch eye and paddle follow the ball. The same data and versions of the
-libraries give the same bytes.
+No learned agent is at work: a script that knows the whole scene looks where most has not been seen yet, and says the true class
+with the last glimpse; in Catch eye and paddle follow the ball. The same data and versions of the libraries give the same bytes.
 """
 
 from __future__ import annotations
@@ -27,27 +26,24 @@ from ram_envs.classification import GlimpseClassification
 from ram_envs.datasets import DataError, ImageSet, load_images
 from ram_envs.video import import_imageio, write_video
 
-HOLD_SECONDS = 1.5  # The last picture of an episode stays so long.
-_IMAGES = ({"index": 0}, {"index": 1}, {"index": 4})  # What to reset with; fewer games, because they are longer.
+HOLD_SECONDS = 1.5  # For the last picture of an episode.
+_IMAGES = ({"index": 0}, {"index": 1}, {"index": 4})  # Options of reset; fewer games, because they are longer.
 _BALLS = ({"ball_column": 9, "ball_speed": 1}, {"ball_column": 15, "ball_speed": -1})
-_FORGETTING = 0.15  # What is left to see of what has been seen.
+_FORGETTING = 0.15  # The share of a seen pixel that is left to see.
 _INKS = np.array([[255, 224, 130], [130, 224, 255], [255, 150, 170]], np.float32)
 _PAPERS = np.array([[60, 40, 110], [110, 40, 30], [15, 80, 70]], np.float32)
 
 
 def make_pictures(env_id: str, folder: Path, dataset: Any = None) -> list[Path]:
-    """Write <env_id>.png, a late step of an episode, and <env_id>.gif, some episodes.
+    """Write <env_id>.png, a late step of an episode, and <env_id>.gif, some episodes, and return their paths.
 
     Args:
         env_id: a registered environment of this package.
-        folder: where to.
-        dataset: the images instead of the environment's own; None: its own.
-
-    Returns:
-        the two paths.
+        folder: where to write.
+        dataset: shown instead of the environment's own; None: its own.
 
     Raises:
-        DataError: the images can't be had.
+        DataError: the images can't be loaded.
         gymnasium.error.DependencyNotInstalled: imageio or pygame is missing.
     """
     env = gym.make(env_id, render_mode="rgb_array", **picture_options(env_id, dataset))
@@ -61,11 +57,7 @@ def make_pictures(env_id: str, folder: Path, dataset: Any = None) -> list[Path]:
 
 
 def picture_options(env_id: str, dataset: Any = None) -> dict[str, Any]:
-    """The options of the pictures that differ from the environment's own; dataset as for `make_pictures`.
-
-    Raises:
-        DataError: the images can't be had.
-    """
+    """The options of the pictures that differ from the environment's own; dataset as for `make_pictures`."""
     if ENVIRONMENTS[env_id]["task"] != "classification":
         return {}
     options: dict[str, Any] = {"split": "test"}
@@ -116,7 +108,7 @@ def follow_ball(task: Catch) -> Iterator[Any]:
         column = task.size - 1 - abs(task.size - 1 - abs(column))  # It bounces off the sides.
         move = 1 + np.sign(column - task.paddle[0])
         if isinstance(task, GlimpseCatch):
-            # A hair beside the pixel's middle: there it would be up to rounding where the patches begin.
+            # A hair beside the pixel's middle, where rounding would decide at which pixel the patches begin.
             location = 2 * (np.array([column, row]) + 0.51) / task.size - 1
             yield {"location": location.astype(np.float32), "move": move}
         else:
@@ -124,7 +116,7 @@ def follow_ball(task: Catch) -> Iterator[Any]:
 
 
 def _ink(task: GlimpseClassification) -> NDArray[np.float32]:
-    """What there is to see (H, W): what differs from the background where an image may be, elsewhere 0."""
+    """What there is to see (H, W): the difference from the background where the image probably is, elsewhere 0."""
     scene = task.frame(0).scene
     contrast = np.abs(scene - np.median(scene, axis=(-2, -1), keepdims=True)).reshape(-1, *scene.shape[-2:]).mean(axis=0)
     height, width = task.images.images.shape[-2:]
@@ -135,7 +127,7 @@ def _ink(task: GlimpseClassification) -> NDArray[np.float32]:
 
 
 def _best_place(values: NDArray, weights: NDArray) -> tuple[int, int]:
-    """Left and top of where a window of such weights (h, w) covers most of the values (H, W)."""
+    """Left and top of the window with weights (h, w) that covers most of the values (H, W)."""
     sums = np.einsum("yxij,ij->yx", sliding_window_view(values, weights.shape), weights)
     top, left = np.unravel_index(sums.argmax(), sums.shape)
     return int(left), int(top)
@@ -162,7 +154,7 @@ def main(arguments: list[str] | None = None) -> None:
         try:
             print(*make_pictures(env_id, options.out))
         except DataError as error:
-            print(f"{env_id}: no pictures, because its images can't be had: {error}", file=sys.stderr)
+            print(f"{env_id}: no pictures, because its images can't be loaded: {error}", file=sys.stderr)
         except gym.error.DependencyNotInstalled as error:
             parser.error(str(error))
 

@@ -9,6 +9,7 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("pygame")
 
+from conftest import DATASET
 from matplotlib.image import imread
 from stable_baselines3 import PPO
 
@@ -17,7 +18,7 @@ from agents.training.figures import play, plot_glimpses, plot_learning_curve, re
 from ram_envs import glimpses, load_images
 
 GAME = {"size": 6}
-DIGITS = {"dataset": "mnist-5k", "num_glimpses": 4}
+DIGITS = {"dataset": DATASET, "num_glimpses": 4}
 PATH = np.array([[-0.8, 0.4], [0.0, 0.0], [0.4, -0.8], [0.8, 0.8]], np.float32)  # Centres of a grid of 5 x 5.
 
 
@@ -102,7 +103,7 @@ def test_other_peoples_environments_are_recorded_too(tmp_path):
 def test_what_was_watched_is_what_was_shown(action_format):
     model = Scripted(action_format)
     episodes = watch(model, "GlimpseMNIST-v0", model.options, num_images=6)
-    images = load_images("mnist-5k", "test")
+    images = load_images(DATASET, "test")
     seen = iter(model.seen)
     for image, label, frames in zip(images.images, images.labels, episodes, strict=False):
         assert [frame.choice for frame in frames] == [None, 3, 3, 3, 3]
@@ -123,12 +124,12 @@ def test_what_was_watched_is_what_was_shown(action_format):
 def test_another_split_is_watched():
     model = Scripted()
     episodes = watch(model, "GlimpseMNIST-v0", model.options, "validation", num_images=2)
-    images = load_images("mnist-5k", "validation").images[:2]
+    images = load_images(DATASET, "validation").images[:2]
     np.testing.assert_allclose([frames[0].scene for frames in episodes], images / 255, atol=1e-6)
 
 
 def test_arrays_have_no_other_splits_to_watch():
-    model, data = Scripted(), load_images("mnist-5k", "train")
+    model, data = Scripted(), load_images(DATASET, "train")
     with pytest.raises(ValueError, match="register_dataset"):
         watch(model, "GlimpseMNIST-v0", {"dataset": (data.images[:5], data.labels[:5])})
 

@@ -19,11 +19,8 @@ from ram_envs.drawing import draw_patches, draw_scene
 
 _TICKS = (0.2, 0.3, 0.5, 0.7, 1, 1.5, 2, 3, 5, 7, 10, 15, 20, 30, 50, 100)  # Of an error in %, on a logarithmic scale.
 _DPI = 110
-_SCENE, _PATCH, _COLUMN = (
-    150,
-    118,
-    216,
-)  # In the picture of glimpses: pixels of the scene at least, of a patch and of all at most.
+# Pixels in the picture of glimpses: the least side of a scene, the largest of a patch, and that of a glimpse's patches together.
+_SCENE, _PATCH, _COLUMN = 150, 118, 216
 _GAP, _HEAD, _LABEL = 8, 30, 34
 
 
@@ -105,12 +102,12 @@ def watch(
         ValueError: the data set has no such split.
     """
     evaluation = gym.make(env_id, **env_kwargs).unwrapped.evaluation(split)  # type: ignore[attr-defined]
-    env = gym.make(env_id, **{**env_kwargs, **evaluation.env_kwargs})
-    face: Any = env.unwrapped
-    return [
-        [face.frame(action=action) for action in play(model, env, seed=index, options={"index": index}, frame_stack=frame_stack)]
-        for index in range(min(num_images, face.num_images))
-    ]
+    env: Any = gym.make(env_id, **{**env_kwargs, **evaluation.env_kwargs})
+    episodes = []
+    for index in range(min(num_images, env.unwrapped.num_images)):
+        actions = play(model, env, seed=index, options={"index": index}, frame_stack=frame_stack)
+        episodes.append([env.unwrapped.frame(action=action) for action in actions])
+    return episodes
 
 
 def plot_glimpses(episodes: Sequence[Sequence[ram_envs.Frame]], path: Path) -> None:
@@ -124,24 +121,20 @@ def plot_glimpses(episodes: Sequence[Sequence[ram_envs.Frame]], path: Path) -> N
     num_scales, num_glimpses = len(looks[0][0].glimpse), max(map(len, looks))
     size = min(_PATCH, _COLUMN // num_scales)
     side = max(_SCENE, num_scales * (size + _GAP) - _GAP)
-    picture = np.concatenate(
-        [_draw_row(frames[0], own, num_glimpses, size, side) for frames, own in zip(episodes, looks, strict=True)]
-    )
-    height, width = picture.shape[:2]
-    all_height, all_width = _HEAD + height, _LABEL + width
-    figure = Figure(figsize=(all_width / _DPI, all_height / _DPI), dpi=_DPI)
-    axis = figure.add_axes((_LABEL / all_width, 0, width / all_width, height / all_height))
-    axis.imshow(picture, interpolation="nearest", aspect="auto")
+    rows = [_draw_row(frames[0], own, num_glimpses, size, side) for frames, own in zip(episodes, looks, strict=True)]
+    height, width = len(rows) * rows[0].shape[0], rows[0].shape[1]
+    full_height, full_width = _HEAD + height, _LABEL + width
+    figure = Figure(figsize=(full_width / _DPI, full_height / _DPI), dpi=_DPI)
+    axis = figure.add_axes((_LABEL / full_width, 0, width / full_width, height / full_height))
+    axis.imshow(np.concatenate(rows), interpolation="nearest", aspect="auto")
     axis.spines[:].set_visible(False)
     axis.tick_params(length=0, top=True, labeltop=True, labelbottom=False, pad=6)
-    places = [side / 2, *(side + _GAP + size / 2 + t * (size + _GAP) for t in range(num_glimpses))]
-    axis.set_xticks(places, ["image and path", "glimpse 1", *map(str, range(2, num_glimpses + 1))], fontsize=8)
-    answers = [(frames[-1].names[frames[-1].truth], frames[-1].names[frames[-1].choice]) for frames in episodes]
-    axis.set_yticks(
-        [side / 2 + n * (side + _GAP) for n in range(len(episodes))], [f"{label}: said {answer}" for label, answer in answers]
-    )
-    for text, (label, answer) in zip(axis.get_yticklabels(), answers, strict=True):
-        text.set(rotation=90, verticalalignment="center", color="black" if label == answer else "crimson")
+    columns = [side / 2, *(side + _GAP + size / 2 + t * (size + _GAP) for t in range(num_glimpses))]
+    axis.set_xticks(columns, ["image and path", "glimpse 1", *map(str, range(2, num_glimpses + 1))], fontsize=8)
+    axis.set_yticks([side / 2 + n * (side + _GAP) for n in range(len(rows))], [_caption(frames[-1]) for frames in episodes])
+    for text, frames in zip(axis.get_yticklabels(), episodes, strict=True):
+        colour = "black" if frames[-1].choice == frames[-1].truth else "crimson"
+        text.set(rotation=90, verticalalignment="center", color=colour)
     _save(figure, path)
 
 
@@ -168,6 +161,12 @@ def plot_learning_curve(episodes: NDArray, cpu_seconds: NDArray, error: NDArray,
 def _batch(obs: Any) -> Any:
     """A batch of one."""
     return {name: part[None] for name, part in obs.items()} if isinstance(obs, dict) else obs[None]
+
+
+def _caption(last: ram_envs.Frame) -> str:
+    """Label and answer."""
+    assert last.choice is not None and last.truth is not None
+    return f"{last.names[last.truth]}: said {last.names[last.choice]}"
 
 
 def _draw_row(
