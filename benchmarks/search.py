@@ -133,9 +133,12 @@ def work_in_processes(search: studies.Search, options: argparse.Namespace) -> No
         RuntimeError: the workers ended, and the study has not enough finished trials.
     """
     os.environ.update(ONE_THREAD)
+    methods = multiprocessing.get_all_start_methods()
+    context: Any = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
+    context.set_forkserver_preload(["agents.training.run"])  # So that torch is imported once.
 
     def start() -> BaseProcess:
-        worker = multiprocessing.get_context("spawn").Process(target=work_in_process, args=(options,))
+        worker = context.Process(target=work_in_process, args=(options,))
         worker.start()
         return worker
 
