@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -21,10 +22,11 @@ class StepGraphs:
 
     Args:
         policy: on a GPU, in training mode.
+        record: records a module's step for arguments like those given, see `torch.cuda.make_graphed_callables`.
     """
 
-    def __init__(self, policy: CorePolicy) -> None:
-        self._policy = policy
+    def __init__(self, policy: CorePolicy, record: Callable[..., Any] = torch.cuda.make_graphed_callables) -> None:
+        self._policy, self._record = policy, record
         # Recordings have a stream of their own, and with them what sums up the gradients: that it has to wait is as it should be.
         if hasattr(torch.autograd.graph, "set_warn_on_accumulate_grad_stream_mismatch"):
             torch.autograd.graph.set_warn_on_accumulate_grad_stream_mismatch(False)
@@ -34,7 +36,7 @@ class StepGraphs:
         """What the policy returns, with its gradient, at step `index` of a rollout: obs (N, ...), state of (N, H) tensors."""
         if index == len(self._graphs):
             like = tree_map_only(Tensor, lambda part: part.detach().clone().requires_grad_(part.requires_grad), (obs, state))
-            self._graphs.append(torch.cuda.make_graphed_callables(_Step(self._policy), like, allow_unused_input=True))
+            self._graphs.append(self._record(_Step(self._policy), like, allow_unused_input=True))
         return self._graphs[index](obs, state)
 
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from agents import GlimpseExtractor, make_vec_env
 from agents.contrib import CoreAsLSTM, RecurrentCorePolicy
-from agents.networks import CORES
+from agents.policy import CORES
 
 RecurrentPPO = sb3_contrib.RecurrentPPO
 SMALL = {"lstm_hidden_size": 16, "features_extractor_kwargs": {"features_dim": 16, "hidden_size": 8}}
@@ -51,8 +51,8 @@ class ThreeStates(PlainRNN):
 
 def make_model(env_id="GlimpseCatch-v0", num_envs=4, action_format="box", **kwargs):
     env = make_vec_env(env_id, num_envs, seed=0, action_format=action_format)
-    settings = {"n_steps": 25, "batch_size": 50, "n_epochs": 2, "seed": 0, "device": "cpu"}
-    return RecurrentPPO(RecurrentCorePolicy, env, policy_kwargs={**SMALL, **kwargs}, **settings)
+    hyperparams = {"n_steps": 25, "batch_size": 50, "n_epochs": 2, "seed": 0, "device": "cpu"}
+    return RecurrentPPO(RecurrentCorePolicy, env, policy_kwargs={**SMALL, **kwargs}, **hyperparams)
 
 
 def test_lstm_equals_torch():
@@ -150,12 +150,12 @@ def test_an_episode_start_forgets_its_own_state_alone():
     model = make_model(core=PlainRNN)
     obs = model.env.reset()
     _, state = model.predict(obs, deterministic=True)
-    goes_on, _ = model.predict(obs, state, np.zeros(4, bool), deterministic=True)
+    continued, _ = model.predict(obs, state, np.zeros(4, bool), deterministic=True)
     fresh, _ = model.predict(obs, None, deterministic=True)
     mixed, _ = model.predict(obs, state, np.array([False, True, False, False]), deterministic=True)
-    np.testing.assert_allclose(mixed[[0, 2, 3]], goes_on[[0, 2, 3]], atol=1e-6)
+    np.testing.assert_allclose(mixed[[0, 2, 3]], continued[[0, 2, 3]], atol=1e-6)
     np.testing.assert_allclose(mixed[1], fresh[1], atol=1e-6)
-    assert (goes_on[1] != fresh[1]).any()
+    assert (continued[1] != fresh[1]).any()
 
 
 @pytest.mark.parametrize("core", ["gru", "lstm", PlainRNN])

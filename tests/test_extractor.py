@@ -4,14 +4,14 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("stable_baselines3")
 
 import numpy as np
+from conftest import make
 from gymnasium import spaces
 from stable_baselines3 import PPO
 from stable_baselines3.common.torch_layers import CombinedExtractor, FlattenExtractor
 from stable_baselines3.common.vec_env import VecFrameStack
 
 from agents import GlimpseExtractor, make_vec_env
-from agents.extractor import GlimpseInput, default_extractor
-from tests.conftest import make
+from agents.extractor import default_extractor
 
 SMALL = {"features_dim": 16, "hidden_size": 8}
 
@@ -65,16 +65,6 @@ def test_what_else_is_known_of_a_glimpse_matters():
         assert (extractor(other) != extractor(obs)).any(dim=1).all()
 
 
-@pytest.mark.parametrize("shape", [(2, 4, 4), (2, 3, 4, 4), (2, 4, 12)], ids=str)
-def test_each_scale_is_normalised_by_its_own(shape):
-    space = observation_space(shape)
-    obs = observe(space)
-    glimpse, where = GlimpseInput(space, [0, 0.5], [1, 0.25])(obs)
-    torch.testing.assert_close(glimpse[:, 0], obs["glimpse"][:, 0])
-    torch.testing.assert_close(glimpse[:, 1], (obs["glimpse"][:, 1] - 0.5) * 4)
-    assert where is obs["location"]
-
-
 def test_every_environment(env_id):
     env = make(env_id)
     if env_id == "Catch-v0":
@@ -97,7 +87,7 @@ ALGORITHMS = {
 
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_every_algorithm_learns_with_it(name, tmp_path):
-    action_format, settings = ALGORITHMS[name]
+    action_format, hyperparams = ALGORITHMS[name]
     package = "sb3_contrib" if name == "RecurrentPPO" else "stable_baselines3"
     algorithm = getattr(pytest.importorskip(package), name)
     env = make_vec_env("GlimpseCatch-v0", 4, seed=0, action_format=action_format)
@@ -106,7 +96,7 @@ def test_every_algorithm_learns_with_it(name, tmp_path):
         "features_extractor_kwargs": {**SMALL, "glimpse_std": [0.3, 0.1, 0.03]},
     }
     policy = "MultiInputLstmPolicy" if name == "RecurrentPPO" else "MultiInputPolicy"
-    model = algorithm(policy, env, seed=0, device="cpu", policy_kwargs=kwargs, **settings)
+    model = algorithm(policy, env, seed=0, device="cpu", policy_kwargs=kwargs, **hyperparams)
     before = [part.clone() for part in model.policy.parameters()]
     extractors = [part for part in model.policy.modules() if isinstance(part, GlimpseExtractor)]
     model.learn(200)
