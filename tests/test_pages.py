@@ -79,6 +79,16 @@ def test_links_lead_somewhere():
                 assert part in anchors, f"{page.name}: {target}#{part}"
 
 
+def test_what_the_page_of_the_code_names_is_there():
+    text = (DOCS / "architecture.md").read_text("utf-8").partition("```")[0]
+    files = [path for folder in ("ram_envs", "agents", "benchmarks") for path in (ROOT / folder).rglob("*.py")]
+    source = "\n".join(path.read_text("utf-8") for path in files) + (ROOT / "train_agent.py").read_text("utf-8")
+    known = {path.name for path in files} | {"train_agent.py", "test_contract.py", "pages.py"}
+    assert set(re.findall(r"\w+\.py", text)) <= known
+    for name in re.findall(r"`(?:ram_envs\.)?([A-Za-z_]+(?:\.[a-z_]+)?)`", text):
+        assert all(re.search(rf"\b{part}\b", source) for part in name.split(".")), name
+
+
 @pytest.mark.parametrize(("page", "studies"), [("research.md", ("research", "tables")), ("results.md", ("everyday", "research"))])
 def test_figures_are_those_of_their_rows(page, studies):
     """Each figure with two decimals, in a row or paragraph that names runs, is a number of those runs."""
