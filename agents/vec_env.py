@@ -250,26 +250,28 @@ class Infos(Sequence):
         """A fact about each environment, (N,); of those whose episode ended, about that one.
 
         Raises:
-            KeyError: nothing tells it, and there is no default.
+            KeyError: it is not told of all of them, and there is no default.
         """
         if name == "TimeLimit.truncated" and self._truncated is not None:
             return self._truncated
-        values = self._info.get(name)
-        if self._dones is not None and name in self._final_info:
-            ended = self._final_info[name]
-            values = ended if values is None or values is ended or self._dones.all() else np.where(self._dones, ended, values)
-        if values is None:
-            if default is _MISSING:
-                raise KeyError(name)
-            return np.full(self._num_envs, default)
-        return values
+        values, told = _fact(self._info, name)
+        if self._dones is not None and self._final_info is not self._info:
+            at_end, told_at_end = _fact(self._final_info, name)
+            told = np.where(self._dones, told_at_end, told)
+            if at_end is not None:
+                values = at_end if values is None else np.where(self._dones, at_end, values)
+        if np.all(told):
+            return values
+        if default is _MISSING:
+            raise KeyError(name)
+        return np.where(np.broadcast_to(told, self._num_envs), values, default)
 
     def ended(self, most: int) -> tuple[list[dict[str, Any]], list[bool]]:
         """What SB3's `VecMonitor` says of the last episodes that ended, and whether each was a success, where that is told."""
         envs: list[int] = [] if self._dones is None else np.flatnonzero(self._dones)[-most:].tolist()
         episodes = [] if self._episodes is None else [self._episode(env) for env in envs]
-        has_success = "is_success" in self._info or "is_success" in self._final_info
-        return episodes, self.array("is_success")[envs].tolist() if has_success and len(envs) else []
+        successes = self.array("is_success", None)[envs].tolist() if envs else []
+        return episodes, [success for success in successes if success is not None]
 
     def __len__(self) -> int:
         return self._num_envs
@@ -300,6 +302,11 @@ class Infos(Sequence):
         assert self._episodes is not None
         returns, lengths, seconds = self._episodes
         return {"r": returns[env], "l": lengths[env], "t": seconds}
+
+
+def _fact(info: _Info, name: str) -> tuple[Any, Any]:
+    """A fact (N,), and where it is told: a mask (N,), or True or False for all."""
+    return info.get(name), name in info and info.get(f"_{name}", True)
 
 
 def info_array(infos: Any, name: str, default: Any = _MISSING) -> NDArray:

@@ -8,9 +8,12 @@ from conftest import DATASET, make, make_vec
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from stable_baselines3 import PPO
 from stable_baselines3.common.monitor import Monitor
-from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack, VecMonitor
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecFrameStack, VecMonitor
 
-from agents.vec_env import BoxAction, GymnasiumVecEnv, make_vec_env
+from agents import GymnasiumVecEnv, make_vec_env
+from agents.vec_env import Infos, info_array, stack_infos, wrap_env
+from agents.vec_env import Monitor as LazyMonitor
+from ram_envs import BoxActions
 
 BOX = {"action_format": "box", "num_glimpses": 3}
 
@@ -25,17 +28,15 @@ def rollout(env, seed, steps):
         yield env.step(actions), env.reset_infos
 
 
-def assert_same(first, second):
+def assert_same(first, second, leave_out=("episode",)):
     if isinstance(first, dict):
-        first = {key: value for key, value in first.items() if key != "episode"}
-        second = {key: value for key, value in second.items() if key != "episode"}
-        assert first.keys() == second.keys()
-        for key in first:
-            assert_same(first[key], second[key])
-    elif isinstance(first, (tuple, list)):
+        assert first.keys() - leave_out == second.keys() - leave_out
+        for key in first.keys() - leave_out:
+            assert_same(first[key], second[key], leave_out)
+    elif isinstance(first, (tuple, list, Infos)):
         assert len(first) == len(second)
         for one, other in zip(first, second, strict=True):
-            assert_same(one, other)
+            assert_same(one, other, leave_out)
     else:
         np.testing.assert_array_equal(first, second)
 
@@ -73,25 +74,52 @@ def test_next_step_with_episodes_out_of_step_warns():
             env.step(np.zeros(8, np.int64))
 
 
-def test_dict_actions_are_offered_as_a_box():
-    dicts = GymnasiumVecEnv(make_vec(3, num_glimpses=3, autoreset_mode="SameStep"))
-    boxes = GymnasiumVecEnv(make_vec(3, autoreset_mode="SameStep", **BOX))
-    assert dicts.action_space == boxes.action_space
-    for one, other in zip(rollout(dicts, 1, 10), rollout(boxes, 1, 10), strict=True):
-        assert_same(one, other)
-    single, box = BoxAction(make(num_glimpses=3)), make(**BOX)
-    single.reset(seed=0), box.reset(seed=0)
-    action = np.linspace(-1, 1, 12, dtype=np.float32)
-    assert_same(single.step(action), box.step(action))
+@pytest.mark.parametrize("native", [True, False])
+def test_dict_actions_are_offered_as_a_box(native):
+    """Those of a batch of single environments as well, which batches Dict actions."""
+    options = {"num_glimpses": 3, "stop_action": True, "zoom_action": True}
 
+    def batch(**kwargs):
+        if native:
+            return GymnasiumVecEnv(make_vec(3, autoreset_mode="SameStep", **kwargs))
+        return GymnasiumVecEnv(SyncVectorEnv([lambda: make(**kwargs)] * 3, autoreset_mode="SameStep"))
 
-def test_further_choices_are_offered_behind_the_class():
-    options = {"num_glimpses": 3, "autoreset_mode": "SameStep", "stop_action": True, "zoom_action": True}
-    dicts, boxes = GymnasiumVecEnv(make_vec(3, **options)), GymnasiumVecEnv(make_vec(3, action_format="box", **options))
-    assert dicts.action_space.choices == {"class": 10, "stop": 2, "zoom": 3}
+    dicts, boxes = batch(**options), batch(action_format="box", **options)
+    assert isinstance(dicts.action_space, BoxActions)
     assert dicts.action_space == boxes.action_space
+    assert dicts.action_space.choices == boxes.action_space.choices == {"class": 10, "stop": 2, "zoom": 3}
     for one, other in zip(rollout(dicts, 1, 20), rollout(boxes, 1, 20), strict=True):
         assert_same(one, other)
+
+
+def test_actions_of_another_length_are_refused():
+    for env in (make_vec(2), SyncVectorEnv([make] * 2)):
+        env = GymnasiumVecEnv(env)
+        env.reset()
+        for length in (4, 11, 13):
+            with pytest.raises(ValueError, match=rf"must have the shape .*, got \(2, {length}\)"):
+                env.step(np.zeros((2, length), np.float32))
+
+
+def test_every_kind_of_environment_is_wrapped_for_sb3():
+    def wrap(env):
+        return env if isinstance(env, VecEnv) else DummyVecEnv([lambda: env])
+
+    for env in (
+        make_vec(2),
+        make_vec(2, action_format="box"),
+        DummyVecEnv([make] * 2),
+        make(),
+        DummyVecEnv([lambda: make(**BOX)]),
+    ):
+        wrapped = wrap_env(env, wrap)
+        assert wrapped.action_space.choices == {"class": 10}
+        wrapped.reset()
+        wrapped.step(np.zeros((wrapped.num_envs, 12), np.float32))
+    vec_env = make_vec_env("Catch-v0", 2)
+    assert wrap_env(vec_env, wrap) is vec_env
+    sb3s_own = DummyVecEnv([lambda: gym.make("CartPole-v1")])
+    assert wrap_env(sb3s_own, wrap) is sb3s_own
 
 
 def test_make_vec_env_monitors_and_seeds():
@@ -105,7 +133,14 @@ def test_make_vec_env_monitors_and_seeds():
     assert dones.all()
     assert infos[0]["episode"]["l"] == 3
     assert env.spec.id == "GlimpseMNIST-v0"
+
+
+def test_ids_of_every_kind():
     assert make_vec_env("Pendulum-v1", 2).num_envs == 2  # No native batch: gymnasium's own.
+    cart_pole = make_vec_env("CartPole-v1", 2)  # A native batch that can't reset at once: gymnasium's own too.
+    cart_pole.reset()
+    assert cart_pole.step(np.zeros(2, np.int64))[1].tolist() == [1, 1]
+    assert make_vec_env("ram_envs:GlimpseCatch-v0", 2).spec.id == "GlimpseCatch-v0"  # The module is imported first.
 
 
 def test_infos_are_not_shared_between_steps():
@@ -122,8 +157,11 @@ def test_options_and_attributes():
     env.set_options({"index": 7})
     env.reset()
     assert [info["index"] for info in env.reset_infos] == [7, 7]
-    env.set_options([{"index": 1}, {"index": 2}])
-    with pytest.raises(ValueError, match="same options"):
+    env.set_options([{"index": 3}, {"index": 1}])
+    env.reset()
+    assert [info["index"] for info in env.reset_infos] == [3, 1]
+    env.set_options([{"index": 1}, {}])
+    with pytest.raises(ValueError, match=r"set_options must give all environments the same names of options, got \[.*1.*\{\}\]"):
         env.reset()
     assert env.get_attr("num_envs", indices=[0]) == [2]
     assert not env.has_attr("no_such_thing")
@@ -169,12 +207,128 @@ def test_frames_are_stacked_side_by_side_the_newest_last():
         np.testing.assert_array_equal(frames[step][0], np.concatenate([np.zeros((5, 5)), seen[step][0]], axis=1))
 
 
-@pytest.mark.parametrize("frame_stack", [0, -1])
+@pytest.mark.parametrize("frame_stack", [0, -1, 2.0, True, "4"])
 def test_bad_frame_stacks_are_named(frame_stack):
-    with pytest.raises(ValueError, match=f"frame_stack must be at least 1, got {frame_stack}"):
+    with pytest.raises(ValueError, match=f"frame_stack must be a whole number of at least 1, got {frame_stack!r}"):
         make_vec_env("Catch-v0", 2, frame_stack=frame_stack)
 
 
 def test_one_frame_is_not_stacked():
     assert isinstance(make_vec_env("Catch-v0", 2, frame_stack=1).venv, GymnasiumVecEnv)
     assert isinstance(make_vec_env("Catch-v0", 2, frame_stack=2).venv, VecFrameStack)
+
+
+# The infos.
+
+
+def test_a_dict_is_made_only_when_somebody_reads_it():
+    class Read(Exception):
+        pass
+
+    class Untold(np.ndarray):
+        def tolist(self):
+            raise Read
+
+    info = {"label": np.array([3, 4]).view(Untold), "_label": np.ones(2, np.bool_)}
+    infos = Infos(2, info, np.zeros(2, np.bool_))
+    assert len(infos) == 2
+    assert infos.array("label").sum() == 7
+    assert not infos.array("TimeLimit.truncated").any()
+    assert infos.ended(most=9) == ([], [])
+    with pytest.raises(Read):
+        infos[0]
+
+
+def test_infos_are_a_list_of_dicts_to_who_reads_them():
+    infos = Infos(3, {"label": np.array([3, 4, 5]), "_label": np.ones(3, np.bool_)})
+    assert infos[1] == {"label": 4}
+    assert infos[-1] == {"label": 5}
+    assert infos[:2] == [{"label": 3}, {"label": 4}]
+    assert [info["label"] for info in infos] == [3, 4, 5]
+    infos[0]["mark"] = True
+    assert infos[0] is infos[0]
+    with pytest.raises(IndexError):
+        infos[3]
+
+
+def test_facts_as_arrays_are_those_of_the_dicts():
+    some = np.array([True, False, False])
+    info = {"label": np.array([3, 4, 5]), "mood": np.array([9, 0, 0]), "_mood": some, "shown": np.arange(3)}
+    infos = Infos(3, info, ~some, some)
+    infos.end({"label": np.array([7, 0, 0]), "_label": some, "score": np.array([2, 0, 0]), "_score": some}, {0: "last"})
+    assert infos[0] == {"label": 7, "score": 2, "TimeLimit.truncated": False, "terminal_observation": "last"}
+    assert infos[1] == {"label": 4, "shown": 1, "TimeLimit.truncated": True}
+    dicts = list(infos)
+    for name, default in (("label", 0), ("score", -1), ("mood", -1), ("shown", -1), ("nothing", 5)):
+        expected = [info.get(name, default) for info in dicts]
+        assert infos.array(name, default).tolist() == info_array(dicts, name, default).tolist() == expected
+    assert infos.array("label").tolist() == info_array(dicts, "label").tolist() == [7, 4, 5]
+    assert stack_infos([infos, dicts], "label").tolist() == [[7, 4, 5]] * 2
+    for name in ("score", "mood", "shown", "nothing"):  # Not of all of them.
+        for told in (infos, dicts):
+            with pytest.raises(KeyError, match=name):
+                info_array(told, name)
+
+
+class Episodes(gym.Env):
+    """Ends after `length` steps, or is cut short after `limit`; tells of every second step, and of success at the end."""
+
+    action_space = gym.spaces.Discrete(2)
+    observation_space = gym.spaces.Box(0, 9, (1,))
+
+    def __init__(self, length, limit=99):
+        self.length, self.limit = length, limit
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.time = 0
+        return np.zeros(1, np.float32), {"began": self.length}
+
+    def step(self, action):
+        self.time += 1
+        is_over, is_cut = self.time == self.length, self.time == self.limit
+        info = {"even": self.time} if self.time % 2 == 0 else {}
+        info |= {"is_success": bool(action)} if is_over else {}
+        return np.full(1, self.time, np.float32), self.time / 4, is_over, is_cut, info
+
+
+LENGTHS = {"partial": ((2,), (3,), (9, 2), (2, 2)), "together": ((3,), (3, 3), (9, 3))}
+
+
+def monitored(env, frame_stack, monitor):
+    return monitor(VecFrameStack(env, frame_stack) if frame_stack > 1 else env)
+
+
+def told(info):
+    """An info without the time that its episode took."""
+    return {**info, "episode": {name: info["episode"][name] for name in "rl"}} if "episode" in info else info
+
+
+@pytest.mark.parametrize("frame_stack", [1, 2])
+@pytest.mark.parametrize(
+    ("mode", "lengths"),
+    [("SameStep", "partial"), ("SameStep", "together"), ("NextStep", "together"), ("Disabled", "partial")],
+)
+def test_infos_are_those_of_sb3s_own_monitor(mode, lengths, frame_stack):
+    """Each environment's dict, the episode's return and length among it, as SB3's environments and monitor give it."""
+    fns = [lambda arguments=arguments: Episodes(*arguments) for arguments in LENGTHS[lengths]]
+    ours, theirs = (
+        monitored(GymnasiumVecEnv(SyncVectorEnv(fns, autoreset_mode=mode)), frame_stack, monitor)
+        for monitor in (LazyMonitor, VecMonitor)
+    )
+    envs = [ours, theirs, monitored(DummyVecEnv(fns), frame_stack, VecMonitor)]
+    for env in envs:
+        env.reset()
+    rng, num_ends = np.random.default_rng(0), 0
+    for _ in range(12):
+        actions = rng.integers(0, 2, len(fns))
+        steps = [env.step(actions) for env in envs]
+        assert isinstance(steps[0][3], Infos)
+        seen = [
+            (obs, rewards, dones, [told(info) for info in infos], list(env.unwrapped.reset_infos))
+            for env, (obs, rewards, dones, infos) in zip(envs, steps, strict=True)
+        ]
+        for other in seen[1:]:
+            assert_same(seen[0], other, leave_out=())
+        num_ends += steps[0][2].sum()
+    assert num_ends > 8
