@@ -13,16 +13,16 @@ FORMATS = (".gif", ".mp4")
 
 
 def write_video(path: str | Path, episodes: Iterable[Iterable[Any]], fps: float, hold: float = 1.0) -> int:
-    """Write pictures (H, W, 3) of uint8 as a looping .gif or as an .mp4, in a folder that is made where it is missing.
+    """Write pictures (H, W, 3) of uint8 as a looping .gif or as an .mp4; the folder is made where it is missing.
 
     Args:
         path: of the file; its ending says which.
         episodes: the pictures of each episode.
         fps: pictures a second.
-        hold: how many seconds the last picture of an episode stays.
+        hold: the seconds for which the last picture of an episode is shown; an .mp4 repeats it, a .gif does not.
 
     Returns:
-        the number of pictures in the episodes.
+        the number of pictures written.
 
     Raises:
         ValueError: the path has another ending; no episode has been asked for then.
@@ -41,8 +41,8 @@ def write_video(path: str | Path, episodes: Iterable[Iterable[Any]], fps: float,
     if path.suffix == ".gif":
         imageio.imwrite(path, pictures, duration=[1000 * each for each in seconds], loop=0)
     else:
-        repeated = [picture for picture, each in zip(pictures, seconds, strict=True) for _ in range(max(round(fps * each), 1))]
-        imageio.imwrite(path, repeated, fps=fps, plugin="FFMPEG")
+        pictures = [picture for picture, each in zip(pictures, seconds, strict=True) for _ in range(round(fps * each))]
+        imageio.imwrite(path, pictures, fps=fps, plugin="FFMPEG")
     return len(pictures)
 
 

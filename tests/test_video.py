@@ -25,9 +25,9 @@ def test_a_gif_holds_the_last_picture_of_each_episode(tmp_path):
 
 
 @pytest.mark.parametrize(("hold", "frames"), [(0, 8), (0.5, 14)])
-def test_an_mp4_does_so_by_more_frames(hold, frames, tmp_path):
+def test_an_mp4_repeats_it(hold, frames, tmp_path):
     path = tmp_path / "film.mp4"
-    assert write_video(str(path), EPISODES, fps=8, hold=hold) == 8
+    assert write_video(str(path), EPISODES, fps=8, hold=hold) == frames
     assert imageio_ffmpeg.count_frames_and_secs(str(path)) == (frames, frames / 8)
 
 

@@ -70,7 +70,7 @@ def record(
     `frame_stack` and `env_kwargs` are those of the model's `make_vec_env`, `hold` is that of `ram_envs.write_video`.
 
     Returns:
-        the number of pictures, one before each action and one at the end of each episode.
+        the number of pictures written: one before each action, and the last of each episode.
 
     Raises:
         ValueError: the path has another ending.
