@@ -31,6 +31,8 @@ _EXPORTS = {
     "Task": "task",
     "dataset_names": "datasets",
     "draw": "drawing",
+    "draw_patches": "drawing",
+    "draw_scene": "drawing",
     "env_defaults": "env",
     "glimpses": "retina",
     "load_images": "datasets",

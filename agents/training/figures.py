@@ -15,7 +15,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env.stacked_observations import StackedObservations
 
 import ram_envs
-from ram_envs.drawing import draw_patches, draw_scene
+from ram_envs import draw_patches, draw_scene
 
 _TICKS = (0.2, 0.3, 0.5, 0.7, 1, 1.5, 2, 3, 5, 7, 10, 15, 20, 30, 50, 100)  # Of an error in %, on a logarithmic scale.
 _DPI = 110
