@@ -140,7 +140,7 @@ def _describe(model: RAM, env_id: str, result: dict[str, Any]) -> Config:
         frame_stack=given.get("frame_stack", 1),
         matmul_precision=given.get("matmul_precision", "highest"),
         observations={name: _describe_box(name, part) for name, part in model.observation_space.items()},
-        actions={"choices": actions.choices} if isinstance(actions, ScoresBox) else _describe_box("the actions", actions),
+        actions={"choices": actions.choices} if hasattr(actions, "choices") else _describe_box("the actions", actions),
         policy_kwargs=_plain_dict({name: value for name, value in policy_kwargs.items() if name not in _NOT_STORED}),
         hyperparams=_plain_dict(hyperparams),
     )

@@ -2,6 +2,7 @@ import json
 import os
 import pickle
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,10 +16,10 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.utils import LinearSchedule
 
 import agents
-from agents import RAM, RAMPolicy, load_pretrained, make_vec_env, pretrained_ids, pretrained_settings, save_pretrained
-from agents.evaluation import test as evaluate
-from agents.networks import ReLUCore
+from agents import RAM, RAMPolicy, load_pretrained, make_vec_env, pretrained_hyperparams, pretrained_ids, save_pretrained
+from agents.policy import ReLUCore
 from agents.pretrained import WEIGHTS
+from agents.training.evaluation import evaluate_on_test
 from ram_envs.datasets import DATA_FOLDER_VARIABLE
 
 T = 3
@@ -37,7 +38,7 @@ RESULT = {
     "commit": "0123abc",
     "torch": "2.13.0",
     "machine": "2 cores",
-    "settings": {"learning_rate": "lin_0.002", "matmul_precision": "medium"},
+    "hyperparams": {"learning_rate": "lin_0.002", "matmul_precision": "medium"},
     "env_kwargs": {"num_glimpses": T},
 }
 
@@ -85,10 +86,11 @@ def load(*args, **kwargs):
 @pytest.mark.parametrize(
     ("policy_kwargs", "env_kwargs", "kwargs"),
     [
-        ({"scan_steps": 5, "location_gain": 0.03, "glimpse_mean": 0.1, "glimpse_std": [0.3]}, {}, {"class_loss_steps": "last"}),
+        ({"path_steps": 5, "location_scale": 0.03, "glimpse_mean": 0.1, "glimpse_std": [0.3]}, {}, {"class_loss_steps": "last"}),
+        ({"location_input": "saliency"}, {"canvas_size": 40}, {"location_reward": "gain"}),
         ({"core": "lstm", "location_gradient": "full", "baseline_gradient": "full"}, {"action_format": "box"}, {"n_epochs": 2}),
         ({"glimpse_network": "cnn", "core": "gru"}, {"glimpse_size": 12, "num_scales": 2}, {"gamma": 0.9, "n_steps": 2}),
-        ({}, {"stop_action": True, "zoom_action": True, "num_scales": 2}, {"location_policy": "random"}),
+        ({"location_policy": "random"}, {"stop_action": True, "zoom_action": True, "num_scales": 2}, {}),
     ],
 )
 def test_what_is_loaded_is_what_was_saved(tmp_path, policy_kwargs, env_kwargs, kwargs):
@@ -98,10 +100,8 @@ def test_what_is_loaded_is_what_was_saved(tmp_path, policy_kwargs, env_kwargs, k
     weights = loaded.policy.state_dict()
     assert weights.keys() == model.policy.state_dict().keys()
     assert all(torch.equal(weights[name], tensor) for name, tensor in model.policy.state_dict().items())
-    made_with = loaded.policy._get_constructor_parameters()
-    for name, value in model.policy._get_constructor_parameters().items():
-        if name != "lr_schedule":
-            assert made_with[name] == value, name
+    assert loaded.policy.scene_size == model.policy.scene_size
+    assert loaded.policy.options == replace(model.policy.options, scene_size=model.policy.scene_size)
     assert loaded.policy.choices == model.policy.choices
     for name, value in {"class_loss": "cross_entropy", **kwargs}.items():
         assert getattr(loaded, name) == value
@@ -132,7 +132,7 @@ def test_it_can_be_evaluated_saved_and_loaded(folder, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["vec_env", "vector", "single"])
-def test_with_environments_it_goes_on_learning(folder, kind):
+def test_with_environments_it_continues_learning(folder, kind):
     env = {"vec_env": lambda: vec_env(16), "vector": lambda: make_vec(16, num_glimpses=T), "single": lambda: make(num_glimpses=T)}
     model = load("GlimpseMNIST-v0", env[kind](), folder=folder)
     before = model.policy.class_head.weight.detach().clone()
@@ -146,12 +146,13 @@ def test_the_learning_rates_schedule_is_kept(tmp_path):
     loaded = load("GlimpseMNIST-v0", folder=tmp_path)
     assert [loaded.lr_schedule(left) for left in (1.0, 0.5, 0.0)] == [0.002, 0.001, 0.0]
     assert loaded.ent_coef == 0.01
-    settings = pretrained_settings("GlimpseMNIST-v0", tmp_path)
-    assert settings["learning_rate"] == "lin_0.002"
-    assert (settings["env_kwargs"], settings["matmul_precision"]) == ({"num_glimpses": T}, "medium")
-    assert settings["policy_kwargs"]["hidden_size"] == 8
+    hyperparams = pretrained_hyperparams("GlimpseMNIST-v0", tmp_path)
+    assert hyperparams["learning_rate"] == "lin_0.002"
+    assert (hyperparams["env_kwargs"], hyperparams["matmul_precision"]) == ({"num_glimpses": T}, "medium")
+    assert hyperparams["policy_kwargs"]["hidden_size"] == 8
+    assert "frame_stack" not in hyperparams
     with pytest.raises(ValueError, match="learning_rate must be numbers, text, lists or dicts to be stored, got LinearSchedule"):
-        save_pretrained(model, tmp_path, "GlimpseMNIST-v0", {**RESULT, "settings": {}})
+        save_pretrained(model, tmp_path, "GlimpseMNIST-v0", {**RESULT, "hyperparams": {}})
 
 
 def test_of_a_model_with_a_weight_average_that_is_kept(tmp_path):
@@ -162,7 +163,7 @@ def test_of_a_model_with_a_weight_average_that_is_kept(tmp_path):
     np.testing.assert_array_equal(play(loaded, vec_env(20, **shown)), play(model, vec_env(20, **shown)))
     assert loaded.weight_average == 1.0
     for name, kept in model.acting_policy.state_dict().items():
-        assert torch.equal(loaded.policy.state_dict()[name], kept), name  # It goes on learning from there.
+        assert torch.equal(loaded.policy.state_dict()[name], kept), name  # It continues from there.
 
 
 def test_environments_that_do_not_fit_are_refused(folder):
@@ -205,13 +206,13 @@ def test_ids_without_weights_are_named_beside_those_with(folder, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"format": 2}, "must have the format 1 for this version of ram-envs, got 2"),
+        ({"format": 3}, "must have the format 2 for this version of ram-envs, got 3"),
         ({"run": "rm"}, r"config in .* may hold .*, got \['run'\] too"),
         ({"env_id": "Catch-v0"}, "must hold an agent for GlimpseMNIST-v0, got one for 'Catch-v0'"),
         ({"policy_kwargs": {**SMALL, "optimizer_class": "SGD"}}, r"policy_kwargs in .* got \['optimizer_class'\] too"),
         ({"policy_kwargs": {**SMALL, "core": "os.system"}}, "core must be one of .*, got 'os.system'"),
         ({"policy_kwargs": {**SMALL, "core_size": 17}}, "are not those of the network that their file tells of"),
-        ({"settings": {"tensorboard_log": "somewhere"}}, r"settings in .* got \['tensorboard_log'\] too"),
+        ({"hyperparams": {"tensorboard_log": "somewhere"}}, r"hyperparams in .* got \['tensorboard_log'\] too"),
         ({"drop": ["class_head.bias"]}, "are not those of the network that their file tells of"),
     ],
 )
@@ -224,9 +225,9 @@ def test_files_that_are_not_ours_are_refused(folder, tmp_path, changes, message)
 def test_files_without_a_config_or_not_whole_are_refused(folder, tmp_path):
     path = tmp_path / "GlimpseMNIST-v0.safetensors"
     save_file({"weight": torch.ones(2)}, path)
-    with pytest.raises(ValueError, match=r"must have the format 1 .*, got None"):
+    with pytest.raises(ValueError, match=r"must have the format 2 .*, got None"):
         load("GlimpseMNIST-v0", folder=tmp_path)
-    save_file({"weight": torch.ones(2)}, path, {"config": '{"format": 1}'})
+    save_file({"weight": torch.ones(2)}, path, {"config": '{"format": 2}'})
     with pytest.raises(ValueError, match=r"config in .* must hold .*, lacks actions, env_id, "):
         load("GlimpseMNIST-v0", folder=tmp_path)
     path.write_bytes((folder / path.name).read_bytes()[:-100])
@@ -249,7 +250,7 @@ def test_loading_unpickles_nothing(folder, monkeypatch):
     with pytest.raises(AssertionError):
         torch.load(folder / "GlimpseMNIST-v0.safetensors")
     model = load("GlimpseMNIST-v0", folder=folder)
-    assert model.policy.hidden_size == 8
+    assert model.policy.options.hidden_size == 8
 
 
 def test_the_card_says_where_it_comes_from(folder):
@@ -287,16 +288,52 @@ def test_the_card_of_a_game_and_of_a_choice(tmp_path):
 @pytest.mark.parametrize("env_id", pretrained_ids())
 def test_the_packages_own_have_the_figure_of_their_card(env_id):
     card = (WEIGHTS / f"{env_id}.md").read_text("utf-8")
-    settings = pretrained_settings(env_id)
+    hyperparams = pretrained_hyperparams(env_id)
     model = load(env_id)
     assert f'load_pretrained("{env_id}")' in card
     if "| data | mnist: " in card and not os.environ.get(DATA_FOLDER_VARIABLE):
         pytest.skip("the figure is that of the whole of MNIST")
     precision = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision(settings["matmul_precision"])
-    error = evaluate(model, env_id, settings["env_kwargs"])["test_error"]
+    torch.set_float32_matmul_precision(hyperparams["matmul_precision"])
+    error = evaluate_on_test(model, env_id, hyperparams["env_kwargs"])["test_error"]
     torch.set_float32_matmul_precision(precision)
     assert f"| test error | {error:g} % of " in card
+
+
+def config_of(folder, env_id):
+    with safe_open(folder / f"{env_id}.safetensors", framework="pt") as file:
+        return json.loads(file.metadata()["config"])
+
+
+@pytest.mark.parametrize("env_id", pretrained_ids())
+def test_the_packages_own_are_written_again_in_todays_format(env_id, tmp_path):
+    model = load(env_id)
+    assert config_of(WEIGHTS, env_id)["format"] == 1
+    hyperparams = pretrained_hyperparams(env_id)
+    result = {**RESULT, "env_kwargs": hyperparams["env_kwargs"], "hyperparams": hyperparams}
+    save_pretrained(model, tmp_path, env_id, result)
+    config = config_of(tmp_path, env_id)
+    assert config["format"] == 2
+    today = pretrained_hyperparams(env_id, tmp_path)  # With the defaults of what there was not then.
+    assert hyperparams.pop("policy_kwargs").items() <= today["policy_kwargs"].items()
+    assert hyperparams.items() <= today.items()
+    again = load(env_id, folder=tmp_path)
+    obs, state, other = {}, None, None
+    rng = np.random.default_rng(0)
+    for _ in range(3):
+        for name, space in model.observation_space.items():
+            obs[name] = rng.uniform(space.low, space.high, (4, *space.shape)).astype(np.float32)
+        actions, state = model.predict(obs, state, deterministic=True)
+        same, other = again.predict(obs, other, deterministic=True)
+        np.testing.assert_array_equal(actions, same)
+
+
+def test_stacked_observations_are_kept(tmp_path):
+    model = make_model(vec_env(frame_stack=2))
+    result = {**RESULT, "hyperparams": {"frame_stack": 2}}
+    save_pretrained(model, tmp_path, "GlimpseMNIST-v0", result)
+    assert pretrained_hyperparams("GlimpseMNIST-v0", tmp_path)["frame_stack"] == 2
+    load("GlimpseMNIST-v0", vec_env(frame_stack=2), folder=tmp_path)
 
 
 def test_each_card_has_weights():
@@ -305,4 +342,4 @@ def test_each_card_has_weights():
 
 def test_all_is_exported():
     assert agents.load_pretrained is load_pretrained
-    assert {"load_pretrained", "pretrained_ids", "pretrained_settings", "save_pretrained"} <= set(agents.__all__)
+    assert {"load_pretrained", "pretrained_ids", "pretrained_hyperparams", "save_pretrained"} <= set(agents.__all__)
