@@ -7,16 +7,22 @@ pytest.importorskip("torch")
 
 from conftest import DATASET
 from stable_baselines3.common.evaluation import evaluate_policy
-from test_ram import T, make_model, vec_env
 
 from agents import RAM, make_vec_env
+
+T = 4
 
 
 def test_learns_to_classify():
     """A tenth of an epoch is enough to be far from the 90 % error of chance."""
-    model = make_model(vec_env(64), learning_rate=2e-3, policy_kwargs={"glimpse_mean": 0.13, "glimpse_std": 0.31})
+    learned, validation = (
+        make_vec_env("GlimpseMNIST-v0", num_envs, dataset=DATASET, num_glimpses=T, split=split)
+        for num_envs, split in ((64, "train"), (100, "validation"))
+    )
+    look = {"glimpse_mean": 0.13, "glimpse_std": 0.31}
+    model = RAM("RAMPolicy", learned, seed=0, device="cpu", learning_rate=2e-3, policy_kwargs=look)
     model.learn(64 * T * 150)
-    reward, _ = evaluate_policy(model, vec_env(100, split="validation"), n_eval_episodes=500)
+    reward, _ = evaluate_policy(model, validation, n_eval_episodes=500)
     assert reward > 0.5
 
 
@@ -25,7 +31,7 @@ def test_learns_catch_from_the_final_reward():
     env = make_vec_env("GlimpseCatch-v0", 128, size=6, num_scales=1)
     look = {"core": "lstm", "core_size": 64, "location_gradient": "full", "baseline_gradient": "full"}
     ppo = {"n_epochs": 4, "n_minibatches": 2, "gae_lambda": 0.95, "normalize_advantage": True, "ent_coef": 0.01}
-    model = RAM("RAMPolicy", env, 3e-3, class_loss="reinforce", policy_kwargs=look, seed=0, device="cpu", **ppo)
+    model = RAM("RAMPolicy", env, learning_rate=3e-3, class_loss="reinforce", policy_kwargs=look, seed=0, device="cpu", **ppo)
     first, _ = evaluate_policy(model, env, n_eval_episodes=500)
     model.learn(128 * 5 * 60)
     reward, _ = evaluate_policy(model, env, n_eval_episodes=500)
@@ -40,7 +46,7 @@ def test_learns_to_stop_when_looks_cost():
     )
     lengths = []
     for env in (free, dear):
-        model = RAM("RAMPolicy", env, 3e-3, seed=0, device="cpu", location_coef=1.0).learn(64 * 400)
+        model = RAM("RAMPolicy", env, learning_rate=3e-3, seed=0, device="cpu").learn(64 * 400)
         lengths.append(np.mean(evaluate_policy(model, env, n_eval_episodes=200, return_episode_rewards=True)[1]))
     assert lengths[1] < 1.2 < lengths[0]
 
@@ -50,7 +56,7 @@ def test_learns_to_zoom():
     env = make_vec_env(
         "GlimpseMNIST-v0", 128, dataset=DATASET, num_glimpses=2, glimpse_size=4, initial_location="center", zoom_action=True
     )
-    model = RAM("RAMPolicy", env, 2e-3, seed=0, device="cpu").learn(128 * 2 * 250)
+    model = RAM("RAMPolicy", env, learning_rate=2e-3, seed=0, device="cpu").learn(128 * 2 * 250)
     actions, _ = model.predict(env.reset(), deterministic=True)
     obs, *_ = env.step(actions)
     assert obs["zoom"].mean(axis=0)[0] < 0.1  # Hardly anybody stays with the narrow one.
