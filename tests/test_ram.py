@@ -342,12 +342,15 @@ def test_environments_that_do_not_fit_are_named():
         make_model(vec_env(action_format="multidiscrete"))
 
 
-def test_the_scenes_size_is_read_from_the_environment():
+def test_the_scenes_size_is_read_from_the_environment(tmp_path):
     saliency = {"location_input": "saliency"}
     model = make_model(vec_env(2, canvas_size=40), saliency)
     assert model.policy.scene_size == [40, 40]
-    with pytest.raises(ValueError, match=r"scene_size must be that of the environment's scenes, \[28, 28\], got \[40, 40\]"):
-        model.set_env(vec_env(2))
+    model.save(tmp_path / "model.zip")
+    assert RAM.load(tmp_path / "model.zip", env=vec_env(2, canvas_size=40), device="cpu").policy.scene_size == [40, 40]
+    for use in (model.set_env, lambda env: RAM.load(tmp_path / "model.zip", env=env, device="cpu")):
+        with pytest.raises(ValueError, match=r"scene_size must be that of the environment's scenes, \[28, 28\], got \[40, 40\]"):
+            use(vec_env(2))
     with pytest.raises(ValueError, match=r"scene_size must be that of the environment's scenes, \[28, 28\], got 60"):
         make_model(vec_env(2), {**saliency, "scene_size": 60})
     env = make_vec_env("GlimpseClutteredMNIST-v0", 2, dataset="mnist-5k", canvas_size=80)
