@@ -13,7 +13,6 @@ from few_games import EPISODES
 from agents import RAM, load_pretrained, save_pretrained
 from train_agent import main, parse_config
 
-HOLD = 4  # Pictures at the end of each episode of a film: one second.
 CATCH = ["--env", "FewGames-v0", "--n-envs", "32", "--device", "cpu"]
 SMALL = ["--n-envs", "32", "--device", "cpu", "--env-kwargs", "dataset:mnist-5k", "num_glimpses:3"]
 STEPS = 32 * 3 * 12
@@ -96,7 +95,7 @@ def test_the_pretrained_agent_gives_its_figure_again(pretrained, tmp_path):
     shown = main([*asked, "--eval-only", "--record", str(film)])  # With three glimpses of mnist-5k, as it was trained.
     assert shown["test_error"] == pretrained["test_error"]
     assert (shown["test_episodes"], shown["mean_length"]) == (500, 3)
-    assert imageio.improps(film).shape[0] == shown["frames"] == 6 * (1 + 3 + HOLD)
+    assert imageio.improps(film).shape[0] == shown["frames"] == 6 * (1 + 3)
     fewer = main([*asked, "--eval-only", "--env-kwargs", "num_glimpses:2"])
     assert (fewer["test_episodes"], fewer["mean_length"]) == (500, 2)
 
@@ -175,11 +174,11 @@ def test_games_are_evaluated_on_a_number_of_episodes_and_filmed(algo, tmp_path):
     assert result["test_episodes"] == EPISODES["test"]
     assert "dataset" not in result
     assert np.load(folder / "evaluations.npz")["successes"].shape[1] == EPISODES["validation"]
-    assert imageio.improps(folder / "games.gif").shape[0] == 6 * (1 + 5 + 2 * HOLD)
+    assert imageio.improps(folder / "games.gif").shape[0] == 6 * (1 + 5)  # A picture before each step and one at the end.
     film = tmp_path / "film.mp4"
     shown = main(["--algo", algo, "-i", str(folder / "best_model.zip"), "--eval-only", "--record", str(film), *CATCH])
     assert shown["test_error"] == result["test_error"]
-    assert imageio_ffmpeg.count_frames_and_secs(str(film))[0] == shown["frames"]
+    assert shown["frames"] == imageio_ffmpeg.count_frames_and_secs(str(film))[0]
     with pytest.raises(ValueError, match=r"must end in .*\.gif.*\.mp4"):
         main(["--algo", algo, "-i", str(folder / "best_model.zip"), "--record", str(tmp_path / "film.avi"), *CATCH])
 
@@ -195,7 +194,7 @@ def test_minutes_and_hyperparams(tmp_path):
     result = main([*options, "--evaluations", "2", "-P", "-tb", str(tmp_path / "tb"), "-f", str(tmp_path)])
     assert result["train_cpu_seconds"] >= 0.6
     model = RAM.load(tmp_path / "ram/GlimpseMNIST-v0_1/model.zip", device="cpu")
-    assert (model.vf_coef, model.policy.core_name, model.policy.options.path_steps) == (0.25, "lstm", 7)
+    assert (model.vf_coef, model.policy.options.core, model.policy.options.path_steps) == (0.25, "lstm", 7)
     assert model.policy.optimizer.param_groups[0]["lr"] < 1e-3
     assert list((tmp_path / "tb").rglob("events*"))
 
