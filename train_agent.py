@@ -113,21 +113,16 @@ def report(result: dict[str, Any], folder: Path) -> None:
     """Print what the run gave."""
     print(f"\nValidation error: {result['validation_error']:.2f} %")
     if "test_error" in result:
-        report_test(result)
+        what = "images" if "dataset" in result else "episodes"
+        print(f"Test error: {result['test_error']:.2f} % over {result['test_episodes']} {what}")
+        for name, error in PEERS.get(result["env"], {}).items():
+            print(f"  beside it, {name}: {error:.2f} %")
+        if result.get("dataset") == "mnist-5k":
+            print(f"  (which saw all of MNIST; this run had the {result['dataset_size']} training images of mnist-5k)")
     print(f"Trained for {result['train_seconds']:.0f} s, {result['frames_per_second']:.0f} steps/s")
     for name in ("result.json", "learning_curve.png", "glimpses.png", "games.gif"):
         if (folder / name).exists():
             print(f"  {folder / name}")
-
-
-def report_test(result: dict[str, Any]) -> None:
-    """Print the error on the test split, and others' beside it."""
-    what = "images" if "dataset" in result else "episodes"
-    print(f"Test error: {result['test_error']:.2f} % over {result['test_episodes']} {what}")
-    for name, error in PEERS.get(result["env"], {}).items():
-        print(f"  beside it, {name}: {error:.2f} %")
-    if result.get("dataset") == "mnist-5k":
-        print(f"  (which saw all of MNIST; this run had the {result['dataset_size']} training images of {result['dataset']})")
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -288,6 +288,12 @@ def test_another_run_in_the_same_folder_is_refused(tmp_path, name, value):
         open_run(replace(asked, **{name: value}))
 
 
+def test_runs_of_other_versions_are_not_resumed(tmp_path):
+    (tmp_path / "args.yml").write_text(yaml.safe_dump({"options": {"env": "GlimpseMNIST-v0"}, "settings": {}}))
+    with pytest.raises(ValueError, match="is of another version of ram-envs, which can't be resumed"):
+        run(config(tmp_path))
+
+
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [

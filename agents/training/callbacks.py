@@ -71,14 +71,8 @@ class TimedEvalCallback(EvalCallback):
     """
 
     _STATE = (
-        "best_mean_reward",
-        "last_mean_reward",
-        "evaluations_results",
-        "evaluations_timesteps",
-        "evaluations_length",
-        "evaluations_successes",
-        "seconds",
-        "n_calls",
+        *("best_mean_reward", "last_mean_reward", "seconds", "n_calls"),
+        *("evaluations_results", "evaluations_timesteps", "evaluations_length", "evaluations_successes"),
     )
 
     def __init__(

@@ -25,54 +25,33 @@ _AT_LEAST_ONE = ("n_timesteps", "n_envs", "evaluations", "eval_freq")
 class RunConfig:
     """What is asked of a run.
 
-    Args:
-        env: a registered environment's id.
-        folder: where everything is written.
-        algo: the algorithm's name.
-        preset: "paper", "best" or another that hyperparams/<algo>.yml has for the environment; None: the everyday ones.
-        seed: of the networks, the samples and the environments.
-        n_timesteps: steps of the environment to learn from; None: the number in hyperparams/<algo>.yml, or a million.
-        minutes: the time to learn for instead of n_timesteps, evaluations not counted.
-        clock: what counts the minutes: "wall", or "cpu", the time of this process.
-        n_envs: environments side by side; None: the number in hyperparams/<algo>.yml, or 128.
-        hyperparams: changes to hyperparams/<algo>.yml; "policy_kwargs.core" changes one entry of the dict "policy_kwargs".
-        env_kwargs: options of the environment.
-        evaluations: the number of evaluations on validation, evenly spread.
-        eval_freq: steps from one evaluation to the next, instead of evaluations.
-        trained_agent: a saved model to begin from, or "pretrained": the package's own for the environment.
-        test: whether the best model is tested; else the test split is not touched.
-        figures: whether the learning curve and glimpses or games are drawn.
-        device: torch's, or "auto".
-        tensorboard_log: a folder for TensorBoard's logs.
-        num_threads: threads of torch.
-        progress: whether to show a progress bar.
-        command: the command line that asked for all this.
-
     Raises:
         ValueError: a value is out of range, an unknown algorithm, or "pretrained" for another algorithm than "ram".
     """
 
-    env: str
-    folder: str | Path
-    algo: str = "ram"
-    preset: str | None = None
-    seed: int = 0
-    n_timesteps: int | None = None
-    minutes: float | None = None
-    clock: str = "wall"
-    n_envs: int | None = None
-    hyperparams: dict[str, Any] = field(default_factory=dict)
-    env_kwargs: dict[str, Any] = field(default_factory=dict)
-    evaluations: int = 12
-    eval_freq: int | None = None
-    trained_agent: str | None = None
-    test: bool = True
-    figures: bool = True
-    device: str = "auto"
-    tensorboard_log: str | None = None
-    num_threads: int = 1
-    progress: bool = False
-    command: str | None = None
+    env: str  # A registered environment's id.
+    folder: str | Path  # Where everything is written.
+    algo: str = "ram"  # The algorithm's name.
+    preset: str | None = None  # "paper", "best" or another of hyperparams/<algo>.yml; None: the everyday one.
+    seed: int = 0  # Of the networks, the samples and the environments.
+    n_timesteps: int | None = None  # Steps of the environment to learn from; None: those of hyperparams/<algo>.yml, or a million.
+    minutes: float | None = None  # The time to learn for instead of n_timesteps, evaluations not counted.
+    clock: str = "wall"  # What counts the minutes: "wall", or "cpu", the time of this process.
+    n_envs: int | None = None  # Environments side by side; None: the number in hyperparams/<algo>.yml, or 128.
+    hyperparams: dict[str, Any] = field(
+        default_factory=dict
+    )  # Changes; "policy_kwargs.core" is an entry of "policy_kwargs".
+    env_kwargs: dict[str, Any] = field(default_factory=dict)  # Options of the environment.
+    evaluations: int = 12  # The number of evaluations on validation, evenly spread.
+    eval_freq: int | None = None  # Steps from one evaluation to the next, instead of evaluations.
+    trained_agent: str | None = None  # A saved model to begin from, or "pretrained": the package's own for the environment.
+    test: bool = True  # Whether the best model is tested; else the test split is not touched.
+    figures: bool = True  # Whether the learning curve and glimpses or games are drawn.
+    device: str = "auto"  # Of torch, or "auto".
+    tensorboard_log: str | None = None  # A folder for TensorBoard's logs.
+    num_threads: int = 1  # Threads of torch.
+    progress: bool = False  # Whether to show a progress bar.
+    command: str | None = None  # The command line that asked for all this.
 
     def __post_init__(self) -> None:
         for name in _AT_LEAST_ONE:

@@ -179,65 +179,44 @@ def algorithm_names() -> tuple[str, ...]:
     return tuple(_ALGORITHMS)
 
 
-_RAM: dict[str, Any] = {"target": "agents.ram:RAM", "policy": "RAMPolicy", "uses_labels": True}
-_GRID: dict[str, Any] = {"action_format": "multidiscrete"}
-_RECURRENT = {"policy": "RecurrentPolicy", **_GRID}
-_NUMBER: dict[str, Any] = {"actions": (spaces.Discrete,), "action_format": "discrete"}
-_BOX: dict[str, Any] = {"actions": (spaces.Box,), "action_format": "box"}
-
-
 def _whole_scene(glimpse_network: str, hidden_size: int, core_size: int) -> dict[str, Any]:
     look = {"glimpse_network": glimpse_network, "core": "none", "hidden_size": hidden_size, "core_size": core_size}
     return {**_RAM, "sees_scene": True, "hyperparams": {"policy_kwargs": look}}
 
 
-_ALGORITHMS = {
-    algorithm.name: algorithm
-    for algorithm in (
-        Algorithm("ram", "The recurrent attention agent, location learned by REINFORCE.", **_RAM),
-        Algorithm(
-            "ram_random",
-            "The recurrent attention agent that looks at random places.",
-            hyperparams={"policy_kwargs": {"location_policy": "random"}},
-            **_RAM,
-        ),
-        Algorithm("fc64", "Two layers of 64 units that see the whole scene (the paper's FC 2x64).", **_whole_scene("fc", 64, 64)),
-        Algorithm(
-            "fc256", "Two layers of 256 units that see the whole scene (the paper's FC 2x256).", **_whole_scene("fc", 256, 256)
-        ),
-        Algorithm(
-            "conv",
-            "8 filters of 10x10 at stride 5, then 256 units, on the whole scene (the paper's conv).",
-            **_whole_scene("conv", 8, 256),
-        ),
-        Algorithm(
-            "cnn",
-            "A small modern residual CNN on the whole scene: what can be reached without a narrow gaze.",
-            **_whole_scene("cnn", 16, 128),
-        ),
-        Algorithm(
-            "episode_ppo",
-            "PPO with a recurrent core over whole episodes (ours), location on a grid.",
-            "agents.episode_ppo:EpisodePPO",
-            **_RECURRENT,
-        ),
-        Algorithm(
-            "episode_a2c",
-            "A2C with a recurrent core over whole episodes (ours), location on a grid.",
-            "agents.episode_ppo:EpisodeA2C",
-            **_RECURRENT,
-        ),
-        Algorithm(
-            "recurrent_ppo",
-            "sb3-contrib's PPO with an LSTM, location on a grid.",
-            "sb3_contrib:RecurrentPPO",
-            "InputLstmPolicy",
-            **_GRID,
-        ),
-        Algorithm("ppo", "SB3's PPO, location on a grid.", "stable_baselines3:PPO", **_GRID),
-        Algorithm("a2c", "SB3's A2C, location on a grid.", "stable_baselines3:A2C", **_GRID),
-        Algorithm("dqn", "SB3's DQN, location and class as one number.", "stable_baselines3:DQN", **_NUMBER),
-        Algorithm("sac", "SB3's SAC, location and scores as one Box.", "stable_baselines3:SAC", **_BOX),
-        Algorithm("td3", "SB3's TD3, location and scores as one Box.", "stable_baselines3:TD3", **_BOX),
-    )
+_RAM = {"target": "agents.ram:RAM", "policy": "RAMPolicy", "uses_labels": True}
+_GRID = {"action_format": "multidiscrete"}
+_BOX = {"actions": (spaces.Box,), "action_format": "box"}
+_HOW: dict[str, dict[str, Any]] = {
+    "ram": _RAM,
+    "ram_random": {**_RAM, "hyperparams": {"policy_kwargs": {"location_policy": "random"}}},
+    "fc64": _whole_scene("fc", 64, 64),
+    "fc256": _whole_scene("fc", 256, 256),
+    "conv": _whole_scene("conv", 8, 256),
+    "cnn": _whole_scene("cnn", 16, 128),
+    "episode_ppo": {"target": "agents.episode_ppo:EpisodePPO", "policy": "RecurrentPolicy", **_GRID},
+    "episode_a2c": {"target": "agents.episode_ppo:EpisodeA2C", "policy": "RecurrentPolicy", **_GRID},
+    "recurrent_ppo": {"target": "sb3_contrib:RecurrentPPO", "policy": "InputLstmPolicy", **_GRID},
+    "ppo": {"target": "stable_baselines3:PPO", **_GRID},
+    "a2c": {"target": "stable_baselines3:A2C", **_GRID},
+    "dqn": {"target": "stable_baselines3:DQN", "actions": (spaces.Discrete,), "action_format": "discrete"},
+    "sac": {"target": "stable_baselines3:SAC", **_BOX},
+    "td3": {"target": "stable_baselines3:TD3", **_BOX},
 }
+_SUMMARIES = {
+    "ram": "The recurrent attention agent, location learned by REINFORCE.",
+    "ram_random": "The recurrent attention agent that looks at random places.",
+    "fc64": "Two layers of 64 units that see the whole scene (the paper's FC 2x64).",
+    "fc256": "Two layers of 256 units that see the whole scene (the paper's FC 2x256).",
+    "conv": "8 filters of 10x10 at stride 5, then 256 units, on the whole scene (the paper's conv).",
+    "cnn": "A small modern residual CNN on the whole scene: what can be reached without a narrow gaze.",
+    "episode_ppo": "PPO with a recurrent core over whole episodes (ours), location on a grid.",
+    "episode_a2c": "A2C with a recurrent core over whole episodes (ours), location on a grid.",
+    "recurrent_ppo": "sb3-contrib's PPO with an LSTM, location on a grid.",
+    "ppo": "SB3's PPO, location on a grid.",
+    "a2c": "SB3's A2C, location on a grid.",
+    "dqn": "SB3's DQN, location and class as one number.",
+    "sac": "SB3's SAC, location and scores as one Box.",
+    "td3": "SB3's TD3, location and scores as one Box.",
+}
+_ALGORITHMS = {name: Algorithm(name, summary, **_HOW[name]) for name, summary in _SUMMARIES.items()}

@@ -41,21 +41,13 @@ _NOISES = {"normal": NormalActionNoise, "ornstein-uhlenbeck": OrnsteinUhlenbeckA
 
 @dataclass
 class Run:
-    """A run: what was asked of it, and with what it learns.
-
-    Args:
-        config: what was asked.
-        commit: of the project, with "-dirty" behind it where files differ; None outside git.
-        hyperparams: of the algorithm, and `RUN_HYPERPARAMS`.
-        env_kwargs: options of its environments.
-        machines: where it learned, one after the other.
-    """
+    """A run: what was asked of it, and with what it learns."""
 
     config: RunConfig
-    commit: str | None
-    hyperparams: dict[str, Any]
-    env_kwargs: dict[str, Any]
-    machines: list[str] = field(default_factory=list)
+    commit: str | None  # Of the project, with "-dirty" behind it where files differ; None outside git.
+    hyperparams: dict[str, Any]  # Of the algorithm, and `RUN_HYPERPARAMS`.
+    env_kwargs: dict[str, Any]  # Options of its environments.
+    machines: list[str] = field(default_factory=list)  # Where it learned, one after the other.
 
     @property
     def folder(self) -> Path:
@@ -98,12 +90,12 @@ def open_run(config: RunConfig) -> Run:
     """The run of the config's folder as its args.yml has it, or a new one; writes nothing.
 
     Raises:
-        ValueError: the folder holds a run that was asked for differently, or see `read_hyperparams`.
+        ValueError: the folder holds a run that was asked for differently or by another version, or see `read_hyperparams`.
     """
     path = Path(config.folder) / "args.yml"
     if not path.exists():
         return Run(config, current_commit(), *read_hyperparams(config))
-    stored = yaml.safe_load(path.read_text())
+    stored = _read_args(path)
     for name, value in yaml.safe_load(yaml.safe_dump(_plain(config))).items():
         if name not in _CIRCUMSTANCES and stored["config"].get(name) != value:
             raise ValueError(
@@ -275,7 +267,7 @@ def unfinished_run(log_folder: Path, algo: str, env_id: str) -> RunConfig:
     for _, folder in sorted(_numbered(log_folder, algo, env_id), reverse=True):
         path = folder / "args.yml"
         if path.is_file() and not (folder / "result.json").exists():
-            return RunConfig(**{**yaml.safe_load(path.read_text())["config"], "folder": folder})
+            return RunConfig(**{**_read_args(path)["config"], "folder": folder})
     raise FileNotFoundError(f"there is no unfinished run of {algo} on {env_id} in {log_folder}: start one without --resume")
 
 
@@ -304,6 +296,13 @@ def name_processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
 def _ask(env: VecEnv, name: str) -> Any:
     """What environments of ours say of themselves; None where they are others'."""
     return env.get_attr(name)[0] if env.has_attr(name) else None
+
+
+def _read_args(path: Path) -> dict[str, Any]:
+    stored = yaml.safe_load(path.read_text())
+    if "config" not in stored:
+        raise ValueError(f"{path} is of another version of ram-envs, which can't be resumed: take another folder or remove it")
+    return stored
 
 
 def _plain(config: RunConfig) -> dict[str, Any]:
