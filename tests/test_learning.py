@@ -11,6 +11,7 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from agents import RAM, make_vec_env
 
 T = 4
+SMALL = {"hidden_size": 32, "core_size": 64}
 
 
 def test_learns_to_classify():
@@ -46,7 +47,7 @@ def test_learns_to_stop_when_looks_cost():
     )
     lengths = []
     for env in (free, dear):
-        model = RAM("RAMPolicy", env, learning_rate=3e-3, seed=0, device="cpu").learn(64 * 400)
+        model = RAM("RAMPolicy", env, learning_rate=3e-3, seed=0, device="cpu", policy_kwargs=SMALL).learn(64 * 150)
         lengths.append(np.mean(evaluate_policy(model, env, n_eval_episodes=200, return_episode_rewards=True)[1]))
     assert lengths[1] < 1.2 < lengths[0]
 
@@ -56,7 +57,7 @@ def test_learns_to_zoom():
     env = make_vec_env(
         "GlimpseMNIST-v0", 128, dataset=DATASET, num_glimpses=2, glimpse_size=4, initial_location="center", zoom_action=True
     )
-    model = RAM("RAMPolicy", env, learning_rate=2e-3, seed=0, device="cpu").learn(128 * 2 * 250)
+    model = RAM("RAMPolicy", env, learning_rate=3e-3, seed=0, device="cpu", policy_kwargs=SMALL).learn(128 * 2 * 150)
     actions, _ = model.predict(env.reset(), deterministic=True)
     obs, *_ = env.step(actions)
     assert obs["zoom"].mean(axis=0)[0] < 0.1  # Hardly anybody stays with the narrow one.
