@@ -5,14 +5,12 @@ python benchmarks/compare.py --algos ram ppo --envs GlimpseCatch-v0 --seeds 5 --
 python benchmarks/compare.py --imports my_algorithms --algos ram my_reinforce --minutes 5        # your own beside ours
 python benchmarks/compare.py --minutes 5 --page docs/leaderboard.md --results results/comparison.jsonl # to be published
 
-The same command again resumes what was stopped; one with more seeds, algorithms or environments runs what is missing. Each run is
-a process of `train_agent.py`, and its result.json names the command that repeats it.
+The same command again resumes what was stopped; one with more seeds, algorithms or environments runs what is missing.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import shlex
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -24,50 +22,32 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # A script find
 
 from agents import algorithm_names, get_algorithm
 from agents.training.registry import Algorithm
-from benchmarks.jobs import TRAIN, Job, complete, make_job, report_failures, require_positive
+from benchmarks.jobs import TRAIN, Job, add_job_options, complete, make_job, positive, run_script
 from benchmarks.leaderboard import write_page
 from benchmarks.results import folder_of, read_results
 from ram_envs import parse_pairs
 from train_agent import import_modules
 
-ENVIRONMENTS = (
-    "GlimpseMNIST-v0",
-    "GlimpseTranslatedMNIST-v0",
-    "GlimpseClutteredMNIST-v0",
-    "GlimpseClutteredMNIST100-v0",
-    "GlimpseCatch-v0",
-)
+NAMES = ("GlimpseMNIST", "GlimpseTranslatedMNIST", "GlimpseClutteredMNIST", "GlimpseClutteredMNIST100", "GlimpseCatch")
+ENVIRONMENTS = [f"{name}-v0" for name in NAMES]
 FACTS = ("summary", "sees_scene", "uses_labels")  # Of an `Algorithm`, in each row.
 
 
 def main(arguments: list[str] | None = None, script: Path = TRAIN) -> int:
     """Run the command line with this train_agent.py; returns the exit status, 1 where a run failed."""
-    options, parser = parse(arguments)
+    options = parse(arguments)
+    import_modules(options.imports)
     command = shlex.join(["python", "benchmarks/compare.py", *(sys.argv[1:] if arguments is None else arguments)])
-    try:
-        import_modules(options.imports)
-        jobs = plan(options, command, script)
-    except (ValueError, ImportError, gym.error.Error) as error:
-        parser.error(str(error))
-    try:
-        failures = complete(jobs, options.results, options.jobs)
-    except BlockingIOError as error:
-        print(error, file=sys.stderr)
-        return 1
-    if any(job.result.exists() for job in jobs):
+    jobs = plan(options, command, script)
+    failed = complete(jobs, options.results, options.jobs)
+    if len(failed) < len(jobs):
         write_page(options.results, options.page)
         print(f"\nLeaderboard: {options.page}", flush=True)
-    return report_failures(failures)
+    return int(bool(failed))
 
 
 def plan(options: argparse.Namespace, command: str, script: Path = TRAIN) -> list[Job]:
-    """The jobs of the comparison, all of a seed before the next; says which pairs are left out, and why.
-
-    Raises:
-        ValueError: an algorithm or a hyperparameter is unknown, or a folder holds a run that was asked for differently.
-        ImportError: an algorithm that was asked for needs another package; the message names it.
-        gym.error.Error: an environment is unknown.
-    """
+    """The jobs of the comparison, all of a seed before the next; says which pairs are left out, and why."""
     algos = {name: get_algorithm(name) for name in options.algos or available()}
     for pair in options.hyperparams:
         if pair.partition(":")[0] in set(algorithm_names()) - algos.keys():
@@ -104,10 +84,9 @@ def fitting(env_id: str, algos: Iterable[Algorithm], options: argparse.Namespace
 
 
 def plan_job(env_id: str, algo: Algorithm, seed: int, options: argparse.Namespace, script: Path, command: str) -> Job:
-    """The job of one run."""
     budget = ["-n", str(options.n_timesteps)] if options.n_timesteps else ["--minutes", str(options.minutes)]
+    budget += ["--clock", options.clock] if options.minutes else []
     arguments = ["--algo", algo.name, "--env", env_id, "--seed", str(seed), *budget]
-    arguments += ["--clock", options.clock] if options.minutes else []
     arguments += ["--evaluations", str(options.evaluations), "--device", options.device]
     for option, values in (
         ("-params", pairs_for(options.hyperparams, algo.name, algorithm_names())),
@@ -122,56 +101,42 @@ def plan_job(env_id: str, algo: Algorithm, seed: int, options: argparse.Namespac
 
 def pairs_for(pairs: Sequence[str], key: str, keys: Iterable[str]) -> list[str]:
     """The pairs that hold for one key: NAME:VALUE does for all, KEY:NAME:VALUE for its own."""
-    chosen = []
-    for pair in pairs:
-        head, _, rest = pair.partition(":")
-        if head not in keys:
-            chosen.append(pair)
-        elif head == key:
-            chosen.append(rest)
-    return chosen
+    heads = [pair.partition(":")[0] for pair in pairs]
+    return [pair.removeprefix(f"{key}:") for pair, head in zip(pairs, heads, strict=True) if head == key or head not in keys]
 
 
 def covering_command(table: Path, runs: set[tuple[str, str]]) -> str | None:
     """An earlier command that made all these runs, (environment, name), and perhaps more; None where there is none."""
     earlier: dict[str, set[tuple[str, str]]] = {}
-    for result in read_results(table) if table.exists() else []:
-        earlier.setdefault(result.row["comparison_command"], set()).add((result.env_id, result.run))
+    for row in read_results(table) if table.exists() else []:
+        earlier.setdefault(row["comparison_command"], set()).add((row["env"], row["run"]))
     return next((command for command, made in earlier.items() if runs <= made), None)
 
 
-def parse(arguments: list[str] | None) -> tuple[argparse.Namespace, argparse.ArgumentParser]:
-    """The command line."""
+def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--algos", nargs="+", metavar="NAME", help="the algorithms (default: all whose packages are installed)")
-    ids = ", ".join(ENVIRONMENTS)
-    add("--envs", nargs="+", metavar="ID", default=list(ENVIRONMENTS), help=f"the environments (default: {ids})")
-    add("--seeds", type=int, default=3, help="the number of seeds, which begin at 0 (default: 3)")
+    envs = f"the environments (default: {', '.join(ENVIRONMENTS)})"
+    add("--envs", nargs="+", metavar="ID", default=ENVIRONMENTS, help=envs)
+    add_job_options(parser, Path("logs/compare"))
     budget = parser.add_mutually_exclusive_group(required=True)
-    budget.add_argument("--minutes", type=float, help="how long each run learns, evaluations not counted")
-    budget.add_argument("-n", "--n-timesteps", type=int, help="steps of the environment that each run learns from instead")
+    budget.add_argument("--minutes", type=positive(float), help="how long each run learns, evaluations not counted")
+    budget.add_argument("-n", "--n-timesteps", type=positive(int), help="steps of the environment that each run learns from")
     add("--clock", default="cpu", choices=("cpu", "wall"), help="what counts the --minutes (default: cpu)")
-    add("--evaluations", type=int, default=12, help="evaluations on validation in each run (default: 12)")
+    add("--evaluations", type=positive(int), default=12, help="evaluations on validation in each run (default: 12)")
     what = "hyperparameters to change, of one algorithm or all"
     add("-params", "--hyperparams", nargs="+", default=[], metavar="[ALGO:]NAME:VALUE", help=what)
     add("--env-kwargs", nargs="+", default=[], metavar="[ID:]NAME:VALUE", help="options of one environment or all")
     add("--imports", nargs="+", default=[], metavar="MODULE", help="modules to import first, which register what they like")
-    add("--jobs", type=int, default=os.cpu_count(), help="runs side by side, one thread each (default: the number of cores)")
     add("--device", default="cpu", help="of torch (default: cpu)")
-    add("--out", type=Path, default=Path("logs/compare"), help="the folder of the runs (default: logs/compare)")
     add("--results", type=Path, help="the table of their results and curves (default: results.jsonl in --out)")
     add("--page", type=Path, help="the leaderboard's page (default: leaderboard.md in --out)")
     options = parser.parse_args(arguments)
-    require_positive(parser, options, ("seeds", "minutes", "n_timesteps", "evaluations", "jobs"))
     options.results = options.results or options.out / "results.jsonl"
     options.page = options.page or options.out / "leaderboard.md"
-    return options, parser
+    return options
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except KeyboardInterrupt:
-        print("\nStopped. The same command resumes from the last checkpoints.", file=sys.stderr)
-        sys.exit(130)
+    run_script(main)

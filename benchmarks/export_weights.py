@@ -9,10 +9,10 @@ python benchmarks/export_weights.py logs/ram/GlimpseMNIST-v0_1 logs/ram/GlimpseM
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import shutil
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,12 +44,8 @@ def main(arguments: list[str] | None = None) -> Path:
     return path
 
 
-def export(runs: Sequence[Path], to: Path, device: str) -> Path:
-    """Write weights and card of the best run; returns the path of the weights.
-
-    Raises:
-        ValueError: a run is not finished, the runs can't be compared, or the stored agent has another test error than its run.
-    """
+def export(runs: list[Path], to: Path, device: str) -> Path:
+    """Write weights and card of the best run; returns the path of the weights."""
     folder, result = choose(runs)
     env_id = result["env"]
     with tempfile.TemporaryDirectory() as partial:
@@ -61,28 +57,22 @@ def export(runs: Sequence[Path], to: Path, device: str) -> Path:
     return to / written.name
 
 
-def choose(runs: Sequence[Path]) -> tuple[Path, dict[str, Any]]:
+def choose(runs: list[Path]) -> tuple[Path, dict[str, Any]]:
     """The folder with the lowest validation error, and its result with what the card says of the choice."""
-    results = {folder: read(folder) for folder in runs}
+    for path in (folder / name for folder in runs for name in FILES):
+        if not path.is_file():
+            raise ValueError(f"runs must be folders of finished runs, {path.parent} has no {path.name}")
+    results = {folder: json.loads((folder / "result.json").read_text()) for folder in runs}
     first, *others = results.values()
-    for name in SAME:
-        for other in others:
-            if other.get(name) != first.get(name):
-                raise ValueError(f"runs must have the same {name}, got {first.get(name)!r} and {other.get(name)!r}")
+    for name, other in itertools.product(SAME, others):
+        if other.get(name) != first.get(name):
+            raise ValueError(f"runs must have the same {name}, got {first.get(name)!r} and {other.get(name)!r}")
     if first["algo"] != "ram":
         raise ValueError(f"runs must be of the algorithm ram, got {first['algo']}")
     best = min(results, key=lambda folder: results[folder]["validation_error"])
     with np.load(best / "evaluations.npz") as curve:
         episodes = curve["successes"].shape[1]
     return best, {**results[best], "validation_episodes": episodes, "chosen_from": [one["seed"] for one in results.values()]}
-
-
-def read(folder: Path) -> dict[str, Any]:
-    """The result of a finished run."""
-    for name in FILES:
-        if not (folder / name).is_file():
-            raise ValueError(f"runs must be folders of finished runs, {folder} has no {name}")
-    return json.loads((folder / "result.json").read_text())
 
 
 def check_figure(env_id: str, folder: Path, result: dict[str, Any], device: str) -> None:
@@ -92,15 +82,12 @@ def check_figure(env_id: str, folder: Path, result: dict[str, Any], device: str)
     model = load_pretrained(env_id, device=device, folder=folder)
     again = evaluate_on_test(model, env_id, hyperparams["env_kwargs"], hyperparams.get("frame_stack", 1))
     if again["test_episodes"] != result["test_episodes"]:
-        raise ValueError(
-            f"the stored agent must be tested on the {result['test_episodes']} episodes of its run, there are "
-            f"{again['test_episodes']} here: is it the same data set?"
-        )
+        must = f"the stored agent must be tested on the {result['test_episodes']} episodes of its run"
+        raise ValueError(f"{must}, there are {again['test_episodes']} here: is it the same data set?")
     if again["test_error"] != result["test_error"]:
-        raise ValueError(
-            f"the stored agent must have the test error of its run, {result['test_error']} %, got {again['test_error']} %: it "
-            f"was tested with torch {result['torch']} on {result['machine']}, and here with torch {torch.__version__} on {device}"
-        )
+        must = f"the stored agent must have the test error of its run, {result['test_error']} %, got {again['test_error']} %"
+        there = f"it was tested with torch {result['torch']} on {result['machine']}"
+        raise ValueError(f"{must}: {there}, and here with torch {torch.__version__} on {device}")
 
 
 if __name__ == "__main__":

@@ -11,16 +11,16 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
+import gymnasium as gym
 from tqdm import tqdm
 
-from agents.training.config import RunConfig, read_hyperparams
+from agents.training.config import read_hyperparams
 from agents.training.run import open_run
 from benchmarks.results import publish
 from train_agent import parse_config
@@ -33,9 +33,52 @@ except ModuleNotFoundError:  # Windows: there two starts at once are not told ap
 TRAIN = Path(__file__).resolve().parent.parent / "train_agent.py"
 POLL = 0.1  # Seconds between looks at the processes.
 PATIENCE = 10  # Seconds that a process has to end when it is told to.
-ONE_THREAD = dict.fromkeys(
-    ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS", "NUMBA_NUM_THREADS"), "1"
-)
+ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "MKL", "OPENBLAS", "NUMEXPR", "NUMBA")}
+
+
+def run_script(main: Callable[[], int | None]) -> None:
+    """Run a script's main and exit with its status; one line says what was wrong, or that a signal has stopped it."""
+    try:
+        with ended_by_signals():
+            sys.exit(main())
+    except KeyboardInterrupt:
+        print("\nStopped. The same command resumes.", file=sys.stderr)
+        sys.exit(130)
+    except (ValueError, ImportError, OSError, RuntimeError, gym.error.Error) as error:
+        sys.exit(f"error: {error}")
+
+
+@contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """SIGTERM and SIGHUP, like Ctrl-C, raise KeyboardInterrupt in here, so that processes are stopped too."""
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = {number: signal.signal(number, signal.default_int_handler) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def add_job_options(parser: argparse.ArgumentParser, out: Path) -> None:
+    """The options of scripts that run jobs."""
+    parser.add_argument("--seeds", type=positive(int), default=3, help="the number of seeds, which begin at 0 (default: 3)")
+    cores = "runs side by side, one thread each (default: the number of cores)"
+    parser.add_argument("--jobs", type=positive(int), default=os.cpu_count(), help=cores)
+    parser.add_argument("--out", type=Path, default=out, help=f"the folder of the runs (default: {out})")
+
+
+def positive(number: Callable[[str], float]) -> Callable[[str], float]:
+    """An argument's type: a number above 0."""
+
+    def parse(text: str) -> float:
+        value = number(text)
+        if value <= 0:
+            raise argparse.ArgumentTypeError(f"must be above 0, got {text}")
+        return value
+
+    parse.__name__ = number.__name__  # In argparse's message where it is no number.
+    return parse
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,32 +106,17 @@ class Job:
 
 
 def make_job(arguments: Sequence[str], folder: Path, script: Path, **facts: Any) -> Job:
-    """The job of a run.
-
-    Args:
-        arguments: of train_agent.py, without the folder.
-        folder: for the run.
-        script: train_agent.py.
-        **facts: see `Job`.
+    """The job of a run; the arguments are those of train_agent.py without the folder.
 
     Raises:
         ValueError: an argument is wrong, or the folder holds a run that was asked for differently or has other hyperparameters.
     """
     arguments = (*arguments, "--folder", str(folder))
-    check_folder(parse_config(arguments))
+    config = parse_config(arguments)
+    stored = open_run(config).hyperparams if (folder / "args.yml").exists() else None
+    if stored and (changed := difference(stored, read_hyperparams(config)[0])):
+        raise ValueError(f"{folder} holds a run with {changed} now: take another --out or remove the folder")
     return Job(folder, (sys.executable, str(script), *arguments), facts)
-
-
-def check_folder(config: RunConfig) -> None:
-    """See that the run in the folder, if there is one, is what would be run now.
-
-    Raises:
-        ValueError: it is not; the message says what differs.
-    """
-    if (Path(config.folder) / "args.yml").exists():
-        run = open_run(config)
-        if changed := difference(run.hyperparams, read_hyperparams(config)[0]):
-            raise ValueError(f"{config.folder} holds a run with {changed} now: take another --out or remove the folder")
 
 
 def difference(stored: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
@@ -99,28 +127,19 @@ def difference(stored: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
     return None
 
 
-def complete(jobs: Sequence[Job], table: Path, num_processes: int) -> dict[Job, str]:
-    """Run the jobs that have no result yet, and publish the results of all.
-
-    Args:
-        jobs: in their order.
-        table: where to publish, see `benchmarks.results`.
-        num_processes: how many run side by side.
-
-    Returns:
-        of each job that failed the end of its log.
+def complete(jobs: Sequence[Job], table: Path, num_processes: int) -> list[Job]:
+    """Run the jobs that have no result yet, some side by side, publish the results of all, and return the jobs that failed.
 
     Raises:
         BlockingIOError: another process is at work in a job's folder.
     """
-    missing = [job for job in jobs if not job.result.exists()]
-    print(f"{len(jobs)} runs, {len(jobs) - len(missing)} finished already; {num_processes} side by side", flush=True)
-    for job in jobs:
-        if job.result.exists():
-            publish(job.folder, table, job.folder.name, **job.facts)
-    failures = {}
+    finished = [job for job in jobs if job.result.exists()]
+    missing = [job for job in jobs if job not in finished]
+    print(f"{len(jobs)} runs, {len(finished)} finished already; {num_processes} side by side", flush=True)
+    for job in finished:
+        publish(job.folder, table, job.folder.name, **job.facts)
+    failed = []
     with (
-        ended_by_signals(),
         closing(run_all(missing, num_processes)) as ended,
         tqdm(total=len(missing), unit="run", smoothing=0, disable=None) as progress,
     ):
@@ -129,12 +148,14 @@ def complete(jobs: Sequence[Job], table: Path, num_processes: int) -> dict[Job, 
                 publish(job.folder, table, job.folder.name, **job.facts)
                 line = describe(json.loads(job.result.read_text()))
             else:
-                failures[job] = tail(job)
+                failed.append(job)
                 line = f"failed with exit status {status}"
             progress.update()
             tqdm.write(f"[{number}/{len(missing)}] {job.name}: {line}")
             sys.stdout.flush()
-    return failures
+    for job in failed:
+        print(f"\n{job.name} failed. The end of {job.log}:\n{tail(job)}", file=sys.stderr)
+    return failed
 
 
 def describe(result: Mapping[str, Any]) -> str:
@@ -143,28 +164,10 @@ def describe(result: Mapping[str, Any]) -> str:
     return f"success {success:.2f} %, {steps:,} steps, {seconds:.0f} CPU seconds"
 
 
-def report_failures(failures: Mapping[Job, str]) -> int:
-    """Print the jobs that failed; returns the exit status, 1 if there are any."""
-    for job, text in failures.items():
-        print(f"\n{job.name} failed. The end of {job.log}:\n{text}", file=sys.stderr)
-    return 1 if failures else 0
-
-
-def require_positive(parser: argparse.ArgumentParser, options: argparse.Namespace, names: Sequence[str]) -> None:
-    """End with an error where a number that was given is not above 0."""
-    for name in names:
-        value = getattr(options, name)
-        if value is not None and value <= 0:
-            parser.error(f"--{name.replace('_', '-')} must be above 0, got {value}")
-
-
 def run_all(jobs: Sequence[Job], num_processes: int) -> Generator[tuple[Job, int], None, None]:
-    """Run the jobs in their order, several side by side; yields each with its exit status when it has ended.
+    """Run the jobs in their order, some side by side; yields each with its exit status when it has ended.
 
     Close the generator (`contextlib.closing`) to stop those that are running.
-
-    Raises:
-        BlockingIOError: another process writes into a job's log.
     """
     waiting, running = deque(jobs), dict[Job, subprocess.Popen[bytes]]()
     try:
@@ -183,22 +186,6 @@ def tail(job: Job, num_lines: int = 20) -> str:
     """The last lines that the job printed since its last start."""
     printed = job.log.read_text(errors="replace").rpartition(_headline(job))[2]
     return "\n".join(printed.splitlines()[-num_lines:])
-
-
-@contextmanager
-def ended_by_signals() -> Iterator[None]:
-    """SIGTERM and SIGHUP, like Ctrl-C, raise KeyboardInterrupt in here."""
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    names = [name for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    before: dict[str, Any] = {name: signal.signal(getattr(signal, name), stop) for name in names}
-    try:
-        yield
-    finally:
-        for name, handler in before.items():
-            signal.signal(getattr(signal, name), handler)
 
 
 def _start(job: Job) -> subprocess.Popen[bytes]:

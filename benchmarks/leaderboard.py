@@ -12,17 +12,15 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # A script finds only what lies beside it.
 
 from benchmarks.plots import plot_aggregates, plot_curves, save_plot
-from benchmarks.results import Result, folder_of, read_results
+from benchmarks.results import Row, folder_of, read_results
 from benchmarks.scores import (
     AGGREGATES,
     CHANCE,
     RESAMPLES,
-    Estimate,
     Summary,
     environment_sets,
     estimate_all,
@@ -30,7 +28,7 @@ from benchmarks.scores import (
     scores_of,
     summarize,
 )
-from benchmarks.tables import NO_RESULT, image, link, markdown_table
+from benchmarks.tables import NO_RESULT, image, link, markdown_table, show_spread
 
 FIGURES = ("success_rate", "n_timesteps", "train_cpu_seconds")  # Of a result, in the page's tables.
 
@@ -39,11 +37,11 @@ FIGURES = ("success_rate", "n_timesteps", "train_cpu_seconds")  # Of a result, i
 class Board:
     """The content of the page."""
 
-    results: list[Result]
+    results: list[Row]
     algos: list[str]  # The best first.
     env_ids: list[str]
     summaries: dict[tuple[str, str], dict[str, Summary]]  # For an algorithm and an environment each of `FIGURES` over the seeds.
-    facts: dict[str, dict[str, Any]]  # For each algorithm what its rows say of it, see `benchmarks.compare.FACTS`.
+    facts: dict[str, Row]  # For each algorithm a row, which has `benchmarks.compare.FACTS`.
 
     def sees_scene(self, algo: str) -> bool:
         """Whether it sees the whole scene instead of glimpses."""
@@ -51,7 +49,6 @@ class Board:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("results", type=Path, help="the table that compare.py --results filled")
     parser.add_argument("--page", type=Path, default=Path("leaderboard.md"), help="where to write (default: leaderboard.md)")
@@ -64,11 +61,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def write_page(results: Path, page: Path) -> None:
-    """Write the page (.md) and its pictures, in a folder of the same name.
-
-    Raises:
-        FileNotFoundError: there is no such table of results.
-    """
+    """Write the page (.md) and its pictures, in a folder of the same name."""
     board = read_board(results)
     page.parent.mkdir(parents=True, exist_ok=True)
     sections = [*tables(board), *aggregates(board, page), *curves(board, page), *origin(board, results, page)]
@@ -76,15 +69,14 @@ def write_page(results: Path, page: Path) -> None:
 
 
 def read_board(path: Path) -> Board:
-    """Gather the results."""
     results = read_results(path)
-    groups: dict[tuple[str, str], list[Result]] = {}
-    for result in results:
-        groups.setdefault((result.algo, result.env_id), []).append(result)
-    summaries = {key: {name: summarize([one.row[name] for one in group]) for name in FIGURES} for key, group in groups.items()}
-    present = {result.env_id for result in results}
+    groups: dict[tuple[str, str], list[Row]] = {}
+    for row in results:
+        groups.setdefault((row["algo"], row["env"]), []).append(row)
+    summaries = {key: {name: summarize([row[name] for row in group]) for name in FIGURES} for key, group in groups.items()}
+    present = {row["env"] for row in results}
     env_ids = [*(env_id for env_id in CHANCE if env_id in present), *sorted(present - CHANCE.keys())]
-    return Board(results, ranking(scores_of(results)), env_ids, summaries, {result.algo: result.row for result in results})
+    return Board(results, ranking(scores_of(results)), env_ids, summaries, {row["algo"]: row for row in results})
 
 
 def tables(board: Board) -> list[str]:
@@ -127,7 +119,7 @@ def aggregates(board: Board, page: Path) -> list[str]:
         picture = page.with_suffix("") / f"aggregate_{number}.png"
         named = [env_id for env_id in board.env_ids if env_id in env_ids]
         save_plot(plot_aggregates(estimates, sorted(board.algos), f"Normalised success, {len(named)} environments"), picture)
-        rows = [[algo, *(show_estimate(own[name]) for name in AGGREGATES)] for algo, own in estimates.items()]
+        rows = [[algo, *(str(own[name]) for name in AGGREGATES)] for algo, own in estimates.items()]
         lines += ["", f"### {', '.join(named)}", "", *markdown_table(["algorithm", *AGGREGATES], rows), "", image(picture, page)]
     if not lines:
         return []
@@ -150,7 +142,7 @@ def curves(board: Board, page: Path) -> list[str]:
     lines = ["", "## Learning curves", "", words]
     for env_id in board.env_ids:
         picture = page.with_suffix("") / f"{folder_of(env_id)}.png"
-        own = [result for result in board.results if result.env_id == env_id]
+        own = [row for row in board.results if row["env"] == env_id]
         save_plot(plot_curves(own, sorted(board.algos), env_id), picture)
         lines += ["", image(picture, page)]
     return lines
@@ -158,7 +150,7 @@ def curves(board: Board, page: Path) -> list[str]:
 
 def origin(board: Board, results: Path, page: Path) -> list[str]:
     """The section on how to repeat the comparison."""
-    rows = [result.row for result in board.results]
+    rows = board.results
     commands = dict.fromkeys(row["comparison_command"] for row in rows if "comparison_command" in row)
     facts = {
         "Commit": {row["commit"] for row in rows},
@@ -197,21 +189,13 @@ def describe_seeds(board: Board) -> str:
 
 def show_success(summaries: Mapping[str, Summary], is_bold: bool) -> str:
     """Such as "98.70 ± 0.11 (3)"."""
-    success = summaries["success_rate"]
-    deviation = "" if success.deviation is None else f" ± {100 * success.deviation:.2f}"
-    text = f"{100 * success.mean:.2f}{deviation} ({success.seeds})"
+    text = f"{show_spread(summaries['success_rate'], 100)} ({summaries['success_rate'].seeds})"
     return f"**{text}**" if is_bold else text
 
 
 def show_cost(summaries: Mapping[str, Summary]) -> str:
     """Such as "2.31 M, 300 s"."""
     return f"{summaries['n_timesteps'].mean / 1e6:.3g} M, {summaries['train_cpu_seconds'].mean:.0f} s"
-
-
-def show_estimate(estimate: Estimate) -> str:
-    """Such as "0.912 [0.905, 0.920]"."""
-    interval = "" if estimate.interval is None else f" [{estimate.interval[0]:.3f}, {estimate.interval[1]:.3f}]"
-    return f"{estimate.value:.3f}{interval}"
 
 
 if __name__ == "__main__":

@@ -6,11 +6,10 @@ Attention"; the best published figure is the lowest that a public implementation
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 
-from benchmarks.results import Result
+from benchmarks.results import Row
 from ram_envs import env_defaults
 
 SEEDS = 3  # A goal is a mean over this many.
@@ -23,24 +22,6 @@ GLIMPSE_OPTIONS = {"num_scales", "num_glimpses", "initial_location", "glimpse_si
 FREE_OPTIONS = {"action_format", "location_grid", "image_order", "warp", "affine"}
 
 
-# The paper's figure for each number of glimpses; the largest is the environment's own.
-PAPER: dict[str, dict[int, float]] = {
-    "GlimpseMNIST-v0": {2: 3.79, 3: 1.51, 4: 1.54, 5: 1.34, 6: 1.12, 7: 1.07},
-    "GlimpseTranslatedMNIST-v0": {4: 1.54, 6: 1.22, 8: 1.20},
-    "GlimpseClutteredMNIST-v0": {4: 4.96, 6: 4.08, 8: 4.04},
-    "GlimpseClutteredMNIST100-v0": {4: 9.41, 6: 8.31, 8: 8.11},
-    "GlimpseCatch-v0": {24: 85},
-}
-# The paper's figures of other models.
-PAPER_OTHERS: dict[str, dict[str, float]] = {
-    "GlimpseMNIST-v0": {"fc256": 1.69, "conv": 1.21},
-    "GlimpseTranslatedMNIST-v0": {"fc64": 6.42, "fc256": 2.63, "conv": 1.62},
-    "GlimpseClutteredMNIST-v0": {"ram_random": 14.4, "fc64": 28.58, "fc256": 11.96, "conv": 8.09},
-    "GlimpseClutteredMNIST100-v0": {"ram_random": 28.4, "conv": 14.35},
-    "GlimpseCatch-v0": {},
-}
-
-
 @dataclass(frozen=True)
 class PaperTask:
     """One environment of the tables."""
@@ -49,34 +30,56 @@ class PaperTask:
     title: str  # The task in the tables' words.
     published: float  # The best published figure.
     goal: float  # For the mean of `SEEDS` seeds of the preset "best".
+    paper: dict[int, float]  # The paper's figure for each number of glimpses; the largest is the environment's own.
+    others: dict[str, float] = field(default_factory=dict)  # The paper's figures of other models, by our algorithms' names.
     caught: bool = False  # The figures are balls caught: more is better.
-
-    @property
-    def paper(self) -> dict[int, float]:
-        """The paper's figure for each number of glimpses."""
-        return PAPER[self.env_id]
 
     @property
     def glimpses(self) -> int:
         """The environment's own number of glimpses."""
         return max(self.paper)
 
-    @property
-    def others(self) -> dict[str, float]:
-        """The paper's figures of other models, by our algorithms' names."""
-        return PAPER_OTHERS[self.env_id]
+    def figure(self, error: float) -> float:
+        """An error in % as the task's figures count it."""
+        return 100 - error if self.caught else error
 
 
-TASKS = {
-    task.env_id: task
-    for task in (
-        PaperTask("GlimpseMNIST-v0", "MNIST 28x28, 8x8, 1 scale", published=0.67, goal=0.60),
-        PaperTask("GlimpseTranslatedMNIST-v0", "Translated 60x60, 12x12, 3 scales", published=0.94, goal=0.80),
-        PaperTask("GlimpseClutteredMNIST-v0", "Cluttered 60x60, 12x12, 3 scales", published=2.63, goal=1.90),
-        PaperTask("GlimpseClutteredMNIST100-v0", "Cluttered 100x100, 12x12, 4 scales", published=2.68, goal=1.70),
-        PaperTask("GlimpseCatch-v0", "Catch, balls caught", published=89, goal=99, caught=True),
-    )
-}
+_TASKS = (
+    PaperTask(
+        "GlimpseMNIST-v0",
+        "MNIST 28x28, 8x8, 1 scale",
+        published=0.67,
+        goal=0.60,
+        paper={2: 3.79, 3: 1.51, 4: 1.54, 5: 1.34, 6: 1.12, 7: 1.07},
+        others={"fc256": 1.69, "conv": 1.21},
+    ),
+    PaperTask(
+        "GlimpseTranslatedMNIST-v0",
+        "Translated 60x60, 12x12, 3 scales",
+        published=0.94,
+        goal=0.80,
+        paper={4: 1.54, 6: 1.22, 8: 1.20},
+        others={"fc64": 6.42, "fc256": 2.63, "conv": 1.62},
+    ),
+    PaperTask(
+        "GlimpseClutteredMNIST-v0",
+        "Cluttered 60x60, 12x12, 3 scales",
+        published=2.63,
+        goal=1.90,
+        paper={4: 4.96, 6: 4.08, 8: 4.04},
+        others={"ram_random": 14.4, "fc64": 28.58, "fc256": 11.96, "conv": 8.09},
+    ),
+    PaperTask(
+        "GlimpseClutteredMNIST100-v0",
+        "Cluttered 100x100, 12x12, 4 scales",
+        published=2.68,
+        goal=1.70,
+        paper={4: 9.41, 6: 8.31, 8: 8.11},
+        others={"ram_random": 28.4, "conv": 14.35},
+    ),
+    PaperTask("GlimpseCatch-v0", "Catch, balls caught", published=89, goal=99, paper={24: 85}, caught=True),
+)
+TASKS = {task.env_id: task for task in _TASKS}
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,7 @@ class Entry:
         return f"{self.name}_seed{seed}"
 
 
-Entries = dict[Entry, list[Result]]  # The results of each entry, by seed.
+Entries = dict[Entry, list[Row]]  # The results of each entry, by seed.
 
 
 def ram_entry(task: PaperTask, preset: str, glimpses: int | None = None) -> Entry:
@@ -107,11 +110,8 @@ def ram_entry(task: PaperTask, preset: str, glimpses: int | None = None) -> Entr
     return Entry(task.env_id, preset=preset, glimpses=None if glimpses == task.glimpses else glimpses)
 
 
-def entry_of(row: Mapping[str, Any]) -> Entry:
-    """The entry that a run belongs to.
-
-    Args:
-        row: of a table of results, or a run's result.json.
+def entry_of(row: Row) -> Entry:
+    """The entry that a run belongs to; the row is of a table of results, or a run's result.json.
 
     Raises:
         ValueError: it belongs to none; the message says why.
@@ -128,7 +128,11 @@ def entry_of(row: Mapping[str, Any]) -> Entry:
         )
     if row.get("dataset", "mnist") != "mnist":
         raise ValueError(f"dataset must be 'mnist', got {row['dataset']!r}")
-    check_task(env_id, env_kwargs, {"num_glimpses"} if algo == "ram" else GLIMPSE_OPTIONS if algo in WHOLE_SCENE else set())
+    free = FREE_OPTIONS | ({"num_glimpses"} if algo == "ram" else GLIMPSE_OPTIONS if algo in WHOLE_SCENE else set())
+    own = env_defaults(env_id)
+    for name, value in env_kwargs.items():
+        if name not in free and (name not in own or own[name] != value):
+            raise ValueError(f"{name}={value!r} makes another task of {env_id}: the tables have it with its own options alone")
     if algo != "ram":
         return Entry(env_id, algo)
     glimpses = env_kwargs.get("num_glimpses", task.glimpses)
@@ -137,35 +141,18 @@ def entry_of(row: Mapping[str, Any]) -> Entry:
     return ram_entry(task, preset or "", glimpses)
 
 
-def check_task(env_id: str, env_kwargs: Mapping[str, Any], free: set[str]) -> None:
-    """See that no option outside `FREE_OPTIONS` and `free` differs from the environment's own.
-
-    Raises:
-        ValueError: one does.
-    """
-    own = env_defaults(env_id)
-    for name, value in env_kwargs.items():
-        if name not in FREE_OPTIONS | free and (name not in own or own[name] != value):
-            raise ValueError(f"{name}={value!r} makes another task of {env_id}: the tables have it with its own options alone")
-
-
-def gather(results: Iterable[Result]) -> tuple[Entries, list[str]]:
+def gather(results: Iterable[Row]) -> tuple[Entries, list[str]]:
     """The results by their entries, and why others belong to none."""
     entries: Entries = {}
     left_out = []
-    for result in results:
+    for row in results:
         try:
-            entries.setdefault(entry_of(result.row), []).append(result)
+            entries.setdefault(entry_of(row), []).append(row)
         except ValueError as error:
-            left_out.append(f"{result.env_id}, {result.run}: {error}")
+            left_out.append(f"{row['env']}, {row['run']}: {error}")
     for place, group in entries.items():
-        if len({result.seed for result in group}) < len(group):
-            names = ", ".join(result.run for result in group)
+        if len({row["seed"] for row in group}) < len(group):
+            names = ", ".join(row["run"] for row in group)
             raise ValueError(f"{place.env_id} has two runs with one seed among {names}: remove one")
-        group.sort(key=lambda result: result.seed)
+        group.sort(key=lambda row: row["seed"])
     return entries, left_out
-
-
-def score(task: PaperTask, error: float) -> float:
-    """An error in % as the task's figures count it."""
-    return 100 - error if task.caught else error

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 from numpy.typing import NDArray
 
-from benchmarks.results import Result
+from benchmarks.results import Curve, Row, curve_of
 from benchmarks.scores import Estimate
 
 # Okabe and Ito's colours without the yellow, which is lost on white; dashes and markers tell apart what shares a colour.
@@ -21,14 +23,9 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#56B4E9", "#E
 DASHES: tuple[Any, ...] = ("-", (0, (4, 1.5)), (0, (1, 1)), (0, (5, 1, 1, 1)))
 MARKERS = "os^DvP*X<>hpd8"
 GRID = 200  # Points of a curve.
-Spacing = Callable[[float, float, int], NDArray[np.float64]]
-# What progress is measured by: the axis' label, its unit, and how points are spread over it.
-CLOCKS: dict[str, tuple[str, float, Spacing]] = {
-    "timesteps": ("million steps of the environment", 1e-6, np.geomspace),
-    "cpu_seconds": ("CPU minutes of training", 1 / 60, np.linspace),
-}
+# What progress is measured by: the axis' label and its unit. Steps are drawn on a logarithmic scale.
+CLOCKS = {"timesteps": ("million steps of the environment", 1e-6), "cpu_seconds": ("CPU minutes of training", 1 / 60)}
 PERCENT = ("success", "error")  # What is a share, and drawn in %.
-Curves = Sequence[Mapping[str, NDArray[np.float64]]]  # Of one algorithm's seeds.
 
 
 @dataclass(frozen=True)
@@ -36,7 +33,7 @@ class Panel:
     """One of several diagrams in a plot."""
 
     title: str
-    curves: Mapping[str, Curves]  # For each label the curves of its seeds, with "success" in [0, 1].
+    curves: Mapping[str, Sequence[Curve]]  # For each label the curves of its seeds.
     levels: Mapping[str, float]  # Figures in %, drawn as horizontal lines, by their labels.
     measure: str = "error"  # On a logarithmic scale; or "success".
 
@@ -51,7 +48,7 @@ def style_of(number: int) -> dict[str, Any]:
     }
 
 
-def plot_curves(results: Sequence[Result], order: Sequence[str], title: str) -> Figure:
+def plot_curves(results: Sequence[Row], order: Sequence[str], title: str) -> Figure:
     """Draw success (and reward, where it is not the same) on validation against steps and against CPU time.
 
     Args:
@@ -59,26 +56,26 @@ def plot_curves(results: Sequence[Result], order: Sequence[str], title: str) -> 
         order: all algorithms of the comparison; an algorithm's place in it gives its style, the same in all plots.
         title: above the plot.
     """
+    curves: dict[str, list[Curve]] = {}
+    for row in results:
+        curves.setdefault(row["algo"], []).append(curve_of(row))
     measures = {"success": "success on validation, %", "reward": "reward on validation"}
-    if all(np.allclose(one.curve["success"], one.curve["reward"], atol=1e-5) for one in results):
+    if all(np.allclose(one["success"], one["reward"], atol=1e-5) for own in curves.values() for one in own):
         measures = {"success": "success on validation, %\n(100 times the reward)"}
     figure = Figure(figsize=(11, 1.2 + 3.2 * len(measures)), layout="constrained")
     grid = figure.subplots(len(measures), len(CLOCKS), squeeze=False, sharex="col", sharey="row")
-    for row, (measure, label) in zip(grid, measures.items(), strict=True):
-        for axis, clock in zip(row, CLOCKS, strict=True):
-            for number, algo in enumerate(order):
-                if curves := [result.curve for result in results if result.algo == algo]:
-                    draw_band(axis, curves, clock, measure, style_of(number), algo)
+    for axes, (measure, label) in zip(grid, measures.items(), strict=True):
+        for axis, clock in zip(axes, CLOCKS, strict=True):
+            for algo in sorted(curves, key=order.index):
+                draw_band(axis, curves[algo], clock, measure, style_of(order.index(algo)), algo)
             axis.grid(True, alpha=0.3)
-        row[0].set_ylabel(label)
-    for axis, (label, _, spacing) in zip(grid[-1], CLOCKS.values(), strict=True):
+        axes[0].set_ylabel(label)
+    for axis, (label, _) in zip(grid[-1], CLOCKS.values(), strict=True):
         axis.set_xlabel(label)
-        if spacing is np.geomspace:
-            axis.set_xscale("log")
-            low, high = axis.get_xlim()
-            axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 200 * low else (1,)))
-            axis.xaxis.set_major_formatter("{x:g}")
-            axis.xaxis.set_minor_formatter(NullFormatter())
+    steps = grid[-1, 0]
+    steps.set_xscale("log")
+    low, high = steps.get_xlim()
+    label_numbers(steps.xaxis, (1, 2, 5) if high < 200 * low else (1,))
     grid[0, 0].set_ylim(0, 101)
     figure.suptitle(title)
     lines = sorted(grid[0, 0].get_lines(), key=lambda line: -line.get_ydata()[-1])
@@ -86,11 +83,15 @@ def plot_curves(results: Sequence[Result], order: Sequence[str], title: str) -> 
     return figure
 
 
-def draw_band(axis: Axes, curves: Curves, clock: str, measure: str, style: Mapping[str, Any], label: str) -> None:
-    """Draw the mean over seeds as a line, and the range from the lowest to the highest seed as a band.
+def label_numbers(axis: Axis, marked: Sequence[float]) -> None:
+    """Write numbers at these multiples of the powers of ten on a logarithmic axis."""
+    axis.set_major_locator(LogLocator(subs=marked))
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter(NullFormatter())
 
-    A curve is linear between evaluations. The line spans the part that the curves of all seeds have in common.
-    """
+
+def draw_band(axis: Axes, curves: Sequence[Curve], clock: str, measure: str, style: Mapping[str, Any], label: str) -> None:
+    """Draw the mean over seeds as a line, and the range from the lowest to the highest seed as a band."""
     where, values = common_grid(curves, clock, measure)
     where, values = CLOCKS[clock][1] * where, (100 if measure in PERCENT else 1) * values
     marks = np.unique(np.linspace(0, len(where) - 1, 7).round().astype(int)).tolist()
@@ -102,20 +103,23 @@ def draw_band(axis: Axes, curves: Curves, clock: str, measure: str, style: Mappi
         axis.vlines(where, low, high, color=style["color"])
 
 
-def common_grid(curves: Curves, clock: str, measure: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Points (G,) that the curves of all seeds span, and their values there (seeds, G); the last point if they share none."""
+def common_grid(curves: Sequence[Curve], clock: str, measure: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Points (G,) that the curves of all seeds span, and their values there (seeds, G); the last point if they share none.
+
+    A curve is linear between evaluations.
+    """
     first = max(float(curve[clock][0]) for curve in curves)
     last = min(float(curve[clock][-1]) for curve in curves)
     if first >= last:
         return np.array([np.mean([curve[clock][-1] for curve in curves])]), np.array([curve[measure][-1:] for curve in curves])
-    where = CLOCKS[clock][2](first, last, GRID)
+    where = (np.geomspace if clock == "timesteps" else np.linspace)(first, last, GRID)
     return where, np.array([np.interp(where, curve[clock], curve[measure]) for curve in curves])
 
 
 def plot_panels(panels: Sequence[Panel], columns: int = 3) -> Figure:
     """Draw several diagrams of learning curves on validation against CPU time."""
     columns = min(columns, len(panels))
-    rows = -(-len(panels) // columns)
+    rows = math.ceil(len(panels) / columns)
     figure = Figure(figsize=(max(4.2 * columns, 5.5), 3.6 * rows), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for axis, panel in zip(axes, panels, strict=False):
@@ -134,34 +138,24 @@ def draw_panel(axis: Axes, panel: Panel) -> None:
         axis.axhline(level, color="grey", lw=1, linestyle=DASHES[number % len(DASHES)], label=label)
     if panel.measure == "error" and all((curve["success"] < 1).all() for curves in panel.curves.values() for curve in curves):
         axis.set_yscale("log")
-        axis.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
-        axis.yaxis.set_major_formatter("{x:g}")
-        axis.yaxis.set_minor_formatter(NullFormatter())
-    axis.set_xlabel(CLOCKS["cpu_seconds"][0])
-    axis.set_ylabel(f"{panel.measure} on validation, %")
+        label_numbers(axis.yaxis, (1, 1.5, 2, 3, 5, 7))
+    axis.set(xlabel=CLOCKS["cpu_seconds"][0], ylabel=f"{panel.measure} on validation, %")
     axis.set_title(panel.title, fontsize=10)
     axis.grid(True, alpha=0.3)
     axis.legend(fontsize=8)
 
 
 def plot_aggregates(estimates: Mapping[str, Mapping[str, Estimate]], order: Sequence[str], title: str) -> Figure:
-    """Draw every aggregate of every algorithm with its interval, the first algorithm on top.
-
-    Args:
-        estimates: for each algorithm each aggregate.
-        order: as in `plot_curves`.
-        title: above the plot.
-    """
+    """Draw every aggregate of every algorithm with its interval, the first on top; order and title: see `plot_curves`."""
     names = list(next(iter(estimates.values())))
     figure = Figure(figsize=(11, 1.4 + 0.3 * len(estimates)), layout="constrained")
     axes = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
     for axis, name in zip(axes, names, strict=True):
         for row, (algo, own) in enumerate(estimates.items()):
             value, interval = own[name].value, own[name].interval
-            style = {**style_of(order.index(algo)), "linestyle": "none"}
             # A seed's own mean may lie a rounding error outside the interval of seeds that agree.
             errors = None if interval is None else [[max(value - interval[0], 0)], [max(interval[1] - value, 0)]]
-            axis.errorbar(value, row, xerr=errors, capsize=3, **style)
+            axis.errorbar(value, row, xerr=errors, capsize=3, **{**style_of(order.index(algo)), "linestyle": "none"})
         axis.set_xlabel(name)
         axis.grid(True, axis="x", alpha=0.3)
     axes[0].set_yticks(range(len(estimates)), list(estimates))
@@ -171,6 +165,5 @@ def plot_aggregates(estimates: Mapping[str, Mapping[str, Estimate]], order: Sequ
 
 
 def save_plot(figure: Figure, path: Path) -> None:
-    """Write a plot as a picture."""
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)

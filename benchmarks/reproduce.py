@@ -5,15 +5,13 @@ python benchmarks/reproduce.py --rows GlimpseMNIST-v0 --presets best --seeds 1
 python benchmarks/reproduce.py --glimpses all --others          # the paper's other figures too, one seed each
 python benchmarks/reproduce.py --publish logs/ram/GlimpseMNIST-v0_1   # runs of train_agent.py that were started by hand
 
-The same command again resumes what was stopped. Each run is a process of `train_agent.py`, and its result.json names the command
-that repeats it. `python benchmarks/tables.py --write` puts the results into the docs.
+The same command again resumes what was stopped. `python benchmarks/tables.py --write` puts the results into the docs.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -21,37 +19,23 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # A script finds only what lies beside it.
 
 from agents.training.config import read_hyperparams
-from benchmarks.jobs import TRAIN, Job, complete, difference, make_job, report_failures, require_positive
-from benchmarks.paper import PRESETS, SEEDS, TASKS, Entry, entry_of, ram_entry
+from benchmarks.jobs import TRAIN, Job, add_job_options, complete, difference, make_job, positive, run_script
+from benchmarks.paper import PRESETS, TASKS, Entry, entry_of, ram_entry
 from benchmarks.results import folder_of, publish
 from train_agent import parse_config
 
 
 def main(arguments: list[str] | None = None, script: Path = TRAIN) -> int:
     """Run the command line with this train_agent.py; returns the exit status, 1 where a run failed."""
-    options, parser = parse(arguments)
-    try:
-        if options.publish:
-            publish_folders(options.publish, options.results)
-            return 0
-        jobs = plan(options, script)
-    except (ValueError, FileNotFoundError) as error:
-        parser.error(str(error))
-    try:
-        failures = complete(jobs, options.results, options.jobs)
-    except BlockingIOError as error:
-        print(error, file=sys.stderr)
-        return 1
-    return report_failures(failures)
+    options = parse(arguments)
+    if options.publish:
+        publish_folders(options.publish, options.results)
+        return 0
+    return int(bool(complete(plan(options, script), options.results, options.jobs)))
 
 
 def publish_folders(folders: Iterable[Path], results: Path) -> None:
-    """Publish finished runs; each replaces an earlier run of the same entry and seed.
-
-    Raises:
-        FileNotFoundError: a folder holds no finished run.
-        ValueError: a run belongs to no entry, or has other hyperparameters than its entry.
-    """
+    """Publish finished runs, each in place of an earlier one of the same entry and seed, if all belong to the tables."""
     found = {}
     for folder in folders:
         path = folder / "result.json"
@@ -72,11 +56,7 @@ def publish_folders(folders: Iterable[Path], results: Path) -> None:
 
 
 def plan(options: argparse.Namespace, script: Path = TRAIN) -> list[Job]:
-    """The jobs that are asked for, the most important first.
-
-    Raises:
-        ValueError: there are no such hyperparameters, they make another task, or a folder holds another run.
-    """
+    """The jobs that are asked for, the most important first."""
     device = ["--device", options.device] if options.device else []
     jobs = []
     for entry, seed in wanted(options):
@@ -105,39 +85,27 @@ def wanted(options: argparse.Namespace) -> Iterator[tuple[Entry, int]]:
 def arguments_of(entry: Entry) -> list[str]:
     """The arguments of train_agent.py for an entry. With fewer glimpses a run takes fewer steps, and sees as many images."""
     algo = [] if entry.algo == "ram" else ["--algo", entry.algo]
-    preset = ["--preset", entry.preset] if entry.preset else []
-    arguments = [*algo, "--env", entry.env_id, *preset]
+    arguments = [*algo, "--env", entry.env_id, *(["--preset", entry.preset] if entry.preset else [])]
     if entry.glimpses is None:
         return arguments
     steps = read_hyperparams(parse_config(arguments))[0]["n_timesteps"] * entry.glimpses // TASKS[entry.env_id].glimpses
     return [*arguments, "--env-kwargs", f"num_glimpses:{entry.glimpses}", "-n", str(steps)]
 
 
-def parse(arguments: list[str] | None) -> tuple[argparse.Namespace, argparse.ArgumentParser]:
-    """The command line."""
+def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    ids = ", ".join(TASKS)
-    add("--rows", nargs="+", metavar="ID", default=list(TASKS), choices=TASKS, help=f"the environments (default: {ids})")
+    add("--rows", nargs="+", metavar="ID", default=list(TASKS), choices=TASKS, help=f"of the table: {', '.join(TASKS)}")
     add("--presets", nargs="*", default=list(PRESETS), choices=PRESETS, help="hyperparameters (default: both); none: no RAM")
-    add("--seeds", type=int, default=SEEDS, help=f"the number of seeds, which begin at 0 (default: {SEEDS})")
+    add_job_options(parser, Path("logs/tables"))
     add("--glimpses", default="default", choices=("default", "all"), help="all: the paper's smaller numbers of glimpses too")
     add("--others", action="store_true", help="the paper's other models too: random glimpses, FC and convolutional nets")
-    add("--other-seeds", type=int, default=1, help="the number of seeds of fewer glimpses and other models (default: 1)")
-    add("--jobs", type=int, default=os.cpu_count(), help="runs side by side, one thread each (default: the number of cores)")
+    add("--other-seeds", type=positive(int), default=1, help="seeds of fewer glimpses and of other models (default: 1)")
     add("--device", help="of torch (default: auto)")
-    add("--out", type=Path, default=Path("logs/tables"), help="the folder of the runs (default: logs/tables)")
-    published = Path("results/tables.jsonl")
-    add("--results", type=Path, default=published, help=f"the table to publish in (default: {published})")
+    add("--results", type=Path, default=Path("results/tables.jsonl"), help="to publish in (default: results/tables.jsonl)")
     add("--publish", nargs="+", type=Path, metavar="FOLDER", help="run nothing, publish these folders of finished runs")
-    options = parser.parse_args(arguments)
-    require_positive(parser, options, ("seeds", "other_seeds", "jobs"))
-    return options, parser
+    return parser.parse_args(arguments)
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except KeyboardInterrupt:
-        print("\nStopped. The same command resumes from the last checkpoints.", file=sys.stderr)
-        sys.exit(130)
+    run_script(main)

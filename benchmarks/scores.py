@@ -15,20 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from benchmarks.results import Result
+from benchmarks.results import Row
 
 # The success rate of random choices: one class of ten, and what a random player caught in 400,000 games.
 CHANCE = {
-    "GlimpseMNIST-v0": 0.1,
-    "GlimpseTranslatedMNIST-v0": 0.1,
-    "GlimpseClutteredMNIST-v0": 0.1,
-    "GlimpseClutteredMNIST100-v0": 0.1,
-    "GlimpseFashionMNIST-v0": 0.1,
-    "GlimpseCatch-v0": 0.082,
-    "Catch-v0": 0.082,
+    f"Glimpse{name}-v0": 0.1 for name in ("MNIST", "TranslatedMNIST", "ClutteredMNIST", "ClutteredMNIST100", "FashionMNIST")
 }
+CHANCE |= {"GlimpseCatch-v0": 0.082, "Catch-v0": 0.082}
 RESAMPLES = 5000
-CONFIDENCE = 0.95
 Samples = Sequence[NDArray[np.float64]]  # For each environment the normalised scores of its seeds, (..., seeds).
 
 
@@ -48,23 +42,27 @@ class Estimate:
     value: float
     interval: tuple[float, float] | None
 
+    def __str__(self) -> str:
+        """Such as "0.912 [0.905, 0.920]"."""
+        return f"{self.value:.3f}" + ("" if self.interval is None else " [{:.3f}, {:.3f}]".format(*self.interval))
+
 
 def summarize(values: Sequence[float]) -> Summary:
     """The mean and the deviation of the values of several seeds."""
     return Summary(float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None, len(values))
 
 
-def scores_of(results: Sequence[Result]) -> dict[str, dict[str, list[float]]]:
+def scores_of(results: Sequence[Row]) -> dict[str, dict[str, list[float]]]:
     """The test success rates of each algorithm's seeds in each environment."""
     scores: dict[str, dict[str, list[float]]] = {}
     for result in results:
-        scores.setdefault(result.algo, {}).setdefault(result.env_id, []).append(result.row["success_rate"])
+        scores.setdefault(result["algo"], {}).setdefault(result["env"], []).append(result["success_rate"])
     return scores
 
 
-def normalize(score: float, env_id: str, chance: Mapping[str, float] = CHANCE) -> float:
+def normalize(score: float, env_id: str) -> float:
     """A success rate, rescaled so that chance is 0 and no failure is 1; where chance is not known it is taken as 0."""
-    lowest = chance.get(env_id, 0.0)
+    lowest = CHANCE.get(env_id, 0.0)
     return (score - lowest) / (1 - lowest)
 
 
@@ -82,8 +80,8 @@ def estimate(samples: Samples, aggregate: Callable[..., Any], rng: np.random.Gen
     value = float(aggregate(*samples))
     if any(sample.shape[-1] < 2 for sample in samples):
         return Estimate(value, None)
-    options: dict[str, Any] = {"n_resamples": RESAMPLES, "confidence_level": CONFIDENCE, "method": "percentile"}
-    low, high = stats.bootstrap(samples, aggregate, vectorized=True, rng=rng, **options).confidence_interval
+    resampled = stats.bootstrap(samples, aggregate, n_resamples=RESAMPLES, vectorized=True, method="percentile", rng=rng)
+    low, high = resampled.confidence_interval
     return Estimate(value, (float(low), float(high)))
 
 
@@ -93,20 +91,16 @@ def estimate_all(scores: Mapping[str, Mapping[str, Sequence[float]]], env_ids: S
     for algo, own in scores.items():
         if set(env_ids) <= own.keys():
             samples = [np.array([normalize(score, env_id) for score in own[env_id]]) for env_id in env_ids]
-            estimates[algo] = {
-                name: estimate(samples, aggregate, np.random.default_rng(0)) for name, aggregate in AGGREGATES.items()
-            }
-    first = next(iter(AGGREGATES))
-    return dict(sorted(estimates.items(), key=lambda item: -item[1][first].value))
+            estimates[algo] = {name: estimate(samples, one, np.random.default_rng(0)) for name, one in AGGREGATES.items()}
+    return dict(sorted(estimates.items(), key=lambda item: -item[1]["interquartile mean"].value))
 
 
 def environment_sets(scores: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
     """The sets of two or more environments in which an algorithm was run, the largest first."""
     sets = {tuple(sorted(own)) for own in scores.values() if len(own) > 1}
-    return [list(env_ids) for env_ids in sorted(sets, key=lambda env_ids: (-len(env_ids), env_ids))]
+    return sorted(map(list, sets), key=lambda env_ids: (-len(env_ids), env_ids))
 
 
 def ranking(scores: Mapping[str, Mapping[str, Sequence[float]]]) -> list[str]:
     """The algorithms by the sum of their normalised scores, the best first."""
-    total = {algo: sum(normalize(float(np.mean(own[env_id])), env_id) for env_id in own) for algo, own in scores.items()}
-    return sorted(total, key=lambda algo: -total[algo])
+    return sorted(scores, key=lambda algo: -sum(normalize(float(np.mean(own)), env_id) for env_id, own in scores[algo].items()))

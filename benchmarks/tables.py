@@ -19,17 +19,18 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # A script finds only what lies beside it.
 
+import numpy as np
 from rich import table as rich_table
 from rich.console import Console
 
-from benchmarks.paper import OTHERS, PRESETS, SEEDS, TASKS, Entries, Entry, PaperTask, gather, ram_entry, score
+from benchmarks.paper import OTHERS, PRESETS, SEEDS, TASKS, Entries, Entry, PaperTask, gather, ram_entry
 from benchmarks.plots import Panel, plot_panels, save_plot
-from benchmarks.results import PROJECT, Result, read_results
+from benchmarks.results import PROJECT, Row, curve_of, read_results
 from benchmarks.scores import Summary, summarize
 
-MARKER = "tables"
+PICTURE = Path("docs", "images", "tables.png")
 CURVES = "learning curves: what the runs reached on validation against CPU minutes of training"
-FILE_WIDTH = 180  # Of printed tables where there is no terminal.
+FILE_WIDTH = 180  # Of tables printed into a file.
 NO_RESULT = "–"
 LEAST = 0.01  # The smallest shortfall that two decimals show.
 
@@ -44,8 +45,13 @@ class Table:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; returns the exit status."""
-    options, parser = parse(arguments)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--write", action="store_true", help="write the tables and the learning curves into the docs")
+    what.add_argument("--check", action="store_true", help="write nothing, exit with 1 if the docs are out of date")
+    parser.add_argument("--results", type=Path, help="the table of runs (default: results/tables.jsonl of the project)")
+    parser.add_argument("--project", type=Path, default=PROJECT, help="the folder with README.md and docs (default: this one)")
+    options = parser.parse_args(arguments)
     results = options.results or options.project / "results" / "tables.jsonl"
     try:
         entries, left_out = gather(read_results(results) if results.exists() else [])
@@ -64,7 +70,6 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def show(entries: Entries) -> None:
-    """Print the tables."""
     console = Console(width=None if sys.stdout.isatty() else FILE_WIDTH)
     for table in (main_table(entries), glimpses_table(entries), others_table(entries)):
         shown = rich_table.Table(*table.header, title=table.title, title_justify="left")
@@ -74,12 +79,7 @@ def show(entries: Entries) -> None:
 
 
 def pages(entries: Entries, project: Path, results: Path) -> dict[Path, str]:
-    """The pages with the tables in them.
-
-    Raises:
-        FileNotFoundError: a page is missing.
-        ValueError: a page has no markers.
-    """
+    """The pages with the tables in them."""
     readme, docs = project / "README.md", project / "docs" / "results.md"
     first = main_table(entries)
     short = [f"{first.title}.", "", *markdown_table(first.header, first.rows)]
@@ -89,20 +89,14 @@ def pages(entries: Entries, project: Path, results: Path) -> dict[Path, str]:
     if entries:
         full += ["", f"Every run, with its command, machine, hyperparameters and learning curve: {link(results, docs)}."]
     if panels(entries):
-        full += ["", "### Learning curves", "", image(picture(project), docs, CURVES)]
-    texts = {}
-    for page, lines in ((readme, short), (docs, full)):
-        try:
-            texts[page] = replace_block(page.read_text("utf-8"), MARKER, lines)
-        except ValueError as error:
-            raise ValueError(f"{page}: {error}") from error
-    return texts
+        full += ["", "### Learning curves", "", image(project / PICTURE, docs, CURVES)]
+    return {page: replace_block(page, "tables", lines) for page, lines in ((readme, short), (docs, full))}
 
 
 def write(texts: Mapping[Path, str], entries: Entries, project: Path) -> None:
     """Write the pages and the picture of the learning curves."""
     if shown := panels(entries):
-        save_plot(plot_panels(shown), picture(project))
+        save_plot(plot_panels(shown), project / PICTURE)
     for page, text in texts.items():
         page.write_text(text, "utf-8")
         print(f"Written: {page}")
@@ -155,14 +149,11 @@ def runs_table(entries: Entries) -> Table:
     for task in TASKS.values():
         for place in sorted((one for one in entries if one.env_id == task.env_id), key=rank):
             group = entries[place]
-            reached = [
-                show_spread(summarize([score(task, result.row[name]) for result in group]))
-                for name in ("validation_error", "test_error")
-            ]
-            seconds = f"{summarize([result.row['train_cpu_seconds'] for result in group]).mean:.0f}{' + GPU' * uses_gpu(group)}"
-            seeds = ", ".join(str(result.seed) for result in group)
-            commits = ", ".join(dict.fromkeys(show_commit(result.row["commit"]) for result in group))
-            rows.append([task.env_id, place.name, seeds, *reached, seconds, show_amount(group), commits])
+            errors = [summarize_errors(task, group, split) for split in ("validation", "test")]
+            seconds = f"{np.mean([row['train_cpu_seconds'] for row in group]):.0f}{' + GPU' * uses_gpu(group)}"
+            seeds = ", ".join(str(row["seed"]) for row in group)
+            commits = ", ".join(dict.fromkeys(show_commit(row["commit"]) for row in group))
+            rows.append([task.env_id, place.name, seeds, *map(show_spread, errors), seconds, show_amount(group), commits])
     return Table("The runs, in % as above", header, rows)
 
 
@@ -171,10 +162,14 @@ def rank(place: Entry) -> tuple[bool, int, str]:
     return place.algo != "ram", -(place.glimpses or TASKS[place.env_id].glimpses), place.name
 
 
+def summarize_errors(task: PaperTask, group: Sequence[Row], split: str = "test") -> Summary:
+    """What the runs reached on a split, in the figures of their task."""
+    return summarize([task.figure(row[f"{split}_error"]) for row in group])
+
+
 def summarize_entry(entries: Entries, place: Entry) -> Summary | None:
-    """The mean over the seeds of an entry on test, in the figures of its task; None without runs."""
-    task, group = TASKS[place.env_id], entries.get(place)
-    return summarize([score(task, result.row["test_error"]) for result in group]) if group else None
+    """What an entry reached on test; None without runs."""
+    return summarize_errors(TASKS[place.env_id], entries[place]) if place in entries else None
 
 
 def show_figure(task: PaperTask, figure: float) -> str:
@@ -182,9 +177,9 @@ def show_figure(task: PaperTask, figure: float) -> str:
     return f"{figure:g}" if task.caught else f"{figure:.2f}"
 
 
-def show_spread(summary: Summary) -> str:
-    """Such as "0.58 ± 0.03"."""
-    return f"{summary.mean:.2f}{'' if summary.deviation is None else f' ± {summary.deviation:.2f}'}"
+def show_spread(summary: Summary, factor: float = 1) -> str:
+    """Such as "0.58 ± 0.03", times the factor."""
+    return f"{factor * summary.mean:.2f}" + ("" if summary.deviation is None else f" ± {factor * summary.deviation:.2f}")
 
 
 def show_mean(summary: Summary | None) -> str:
@@ -207,51 +202,38 @@ def show_shortfall(task: PaperTask, summary: Summary | None) -> str:
     return verdict if summary.seeds >= SEEDS else f"{verdict} ({summary.seeds} of {SEEDS} seeds)"
 
 
-def show_amount(group: Sequence[Result]) -> str:
+def show_amount(group: Sequence[Row]) -> str:
     """The number of epochs, or of frames where there are no images; a mean over the runs."""
-    if "dataset_size" not in group[0].row:
-        return f"{summarize([result.row['n_timesteps'] for result in group]).mean / 1e6:.1f} M frames"
-    epochs = [one.row["n_timesteps"] / one.curve["length"].mean() / one.row["dataset_size"] for one in group]
-    return f"{summarize(epochs).mean:.0f}"
+    if "dataset_size" not in group[0]:
+        return f"{np.mean([row['n_timesteps'] for row in group]) / 1e6:.1f} M frames"
+    epochs = [row["n_timesteps"] / np.mean(row["curve"]["length"]) / row["dataset_size"] for row in group]
+    return f"{np.mean(epochs):.0f}"
 
 
 def show_commit(commit: str | None) -> str:
     """Such as "`5949b9932d`", or "`5949b9932d-dirty`" where changes were not committed."""
-    if commit is None:
-        return NO_RESULT
-    return f"`{commit[:10]}{'-dirty' if commit.endswith('-dirty') else ''}`"
+    return f"`{commit[:10]}{'-dirty' * commit.endswith('-dirty')}`" if commit else NO_RESULT
 
 
 def panels(entries: Entries) -> list[Panel]:
-    """The learning curves of each task that has runs with its default number of glimpses."""
-    shown = (panel(task, entries) for task in TASKS.values())
-    return [one for one in shown if one.curves]
+    """Each task's learning curves with its default number of glimpses, if any, beside the paper's figure and the goal."""
+    shown = []
+    for task in TASKS.values():
+        groups = {column: entries.get(ram_entry(task, preset), []) for preset, column in PRESETS.items()}
+        curves = {
+            f"{column} ({count_seeds(len(own))}{', with a GPU' * uses_gpu(own)})": [curve_of(row) for row in own]
+            for column, own in groups.items()
+            if own
+        }
+        levels = {"the paper (test)": task.paper[task.glimpses], "goal (test)": task.goal}
+        if curves:
+            shown.append(Panel(task.title, curves, levels, "success" if task.caught else "error"))
+    return shown
 
 
-def panel(task: PaperTask, entries: Entries) -> Panel:
-    """A task's learning curves, beside the paper's figure and the goal."""
-    curves = {}
-    for preset, column in PRESETS.items():
-        if group := entries.get(ram_entry(task, preset)):
-            curves[f"{column} ({describe_group(group)})"] = [result.curve for result in group]
-    levels = {"the paper (test)": task.paper[task.glimpses], "goal (test)": task.goal}
-    return Panel(task.title, curves, levels, "success" if task.caught else "error")
-
-
-def describe_group(group: Sequence[Result]) -> str:
-    """Such as "3 seeds" or "3 seeds, with a GPU"."""
-    return count_seeds(len(group)) + ", with a GPU" * uses_gpu(group)
-
-
-def uses_gpu(group: Sequence[Result]) -> bool:
+def uses_gpu(group: Sequence[Row]) -> bool:
     """Whether a GPU did a part of the work."""
-    machines = (machine for result in group for machine in result.row["machine"].split(", then "))
-    return not all(machine.endswith(", cpu") for machine in machines)
-
-
-def picture(project: Path) -> Path:
-    """Where the learning curves are drawn."""
-    return project / "docs" / "images" / "tables.png"
+    return not all(machine.endswith(", cpu") for row in group for machine in row["machine"].split(", then "))
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
@@ -259,39 +241,30 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list
     return [f"| {' | '.join(row)} |" for row in (header, ["---"] * len(header), *rows)]
 
 
+def link(path: Path, page: Path, text: str | None = None) -> str:
+    """A link from the page to a file, by a text or the file's name."""
+    return f"[{text or path.name}]({Path(os.path.relpath(path, page.parent)).as_posix()})"
+
+
 def image(path: Path, page: Path, text: str | None = None) -> str:
     """A picture on the page, with its name or a text for those who can't see it."""
-    return f"![{text or path.stem}]({Path(os.path.relpath(path, page.parent)).as_posix()})"
+    return f"!{link(path, page, text or path.stem)}"
 
 
-def link(path: Path, page: Path) -> str:
-    """A link from the page to a file, by the file's name."""
-    return f"[{path.name}]({Path(os.path.relpath(path, page.parent)).as_posix()})"
-
-
-def replace_block(page: str, name: str, lines: Sequence[str]) -> str:
-    """The page with other lines between its markers of that name.
+def replace_block(page: Path, name: str, lines: Sequence[str]) -> str:
+    """The text of a page with other lines between its markers of that name.
 
     Raises:
+        FileNotFoundError: there is no such page.
         ValueError: the page has not each marker once, in their order.
     """
+    text = page.read_text("utf-8")
     begin, end = (f"<!-- {name}: {what} -->\n" for what in ("begin", "end"))
-    before, found, rest = page.partition(begin)
+    before, found, rest = text.partition(begin)
     _, closed, after = rest.partition(end)
-    if not (found and closed) or page.count(begin) + page.count(end) != 2:
-        raise ValueError(f"the page must hold a line {begin.strip()} and after it a line {end.strip()}, each once")
+    if not (found and closed) or text.count(begin) + text.count(end) != 2:
+        raise ValueError(f"{page}: the page must hold a line {begin.strip()} and after it a line {end.strip()}, each once")
     return "\n".join([before + begin, *lines, "", end + after])
-
-
-def parse(arguments: list[str] | None) -> tuple[argparse.Namespace, argparse.ArgumentParser]:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    what = parser.add_mutually_exclusive_group()
-    what.add_argument("--write", action="store_true", help="write the tables and the learning curves into the docs")
-    what.add_argument("--check", action="store_true", help="write nothing, exit with 1 if the docs are out of date")
-    parser.add_argument("--results", type=Path, help="the table of runs (default: results/tables.jsonl of the project)")
-    parser.add_argument("--project", type=Path, default=PROJECT, help="the folder with README.md and docs (default: this one)")
-    return parser.parse_args(arguments), parser
 
 
 if __name__ == "__main__":

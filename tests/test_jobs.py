@@ -20,9 +20,9 @@ from benchmarks.jobs import (
     difference,
     ended_by_signals,
     make_job,
-    report_failures,
-    require_positive,
+    positive,
     run_all,
+    run_script,
     tail,
 )
 from benchmarks.results import read_results
@@ -88,33 +88,46 @@ def test_jobs_are_completed_published_and_not_run_again(tmp_path, capsys):
     code = FINISH.format(paths=paths, folder=str(tmp_path / "ram_seed0"))
     fine = Job(tmp_path / "ram_seed0", (sys.executable, "-c", code), {"summary": "RAM"})
     broken = job(tmp_path, "broken", "raise SystemExit('it broke')")
-    assert complete([broken, fine], table, 1) == {broken: "it broke"}
-    out = capsys.readouterr().out
+    assert complete([broken, fine], table, 1) == [broken]
+    out, err = capsys.readouterr()
+    assert err.endswith(f"\n{broken.name} failed. The end of {broken.log}:\nit broke\n")
     assert "2 runs, 0 finished already; 1 side by side" in out
     assert f"[1/2] {broken.name}: failed with exit status 1" in out
     assert f"[2/2] {fine.name}: success 98.00 %, 7,000,000 steps, 180 CPU seconds" in out
-    assert [(one.run, one.row["summary"]) for one in read_results(table)] == [("ram_seed0", "RAM")]
+    assert [(one["run"], one["summary"]) for one in read_results(table)] == [("ram_seed0", "RAM")]
     table.unlink()
-    assert complete([fine], table, 1) == {}
+    assert complete([fine], table, 1) == []
     assert "1 runs, 1 finished already" in capsys.readouterr().out
-    assert [one.run for one in read_results(table)] == ["ram_seed0"]
+    assert [one["run"] for one in read_results(table)] == ["ram_seed0"]
 
 
-def test_results_and_failures_in_words(capsys):
+def test_results_in_words():
     result = {"success_rate": 0.98765, "n_timesteps": 14_000_000, "train_cpu_seconds": 280.4}
     assert describe(result) == "success 98.77 %, 14,000,000 steps, 280 CPU seconds"
-    assert report_failures({}) == 0
-    assert report_failures({Job(Path("runs/a"), ()): "it broke"}) == 1
-    assert capsys.readouterr().err == f"\nruns/a failed. The end of {Path('runs/a/log.txt')}:\nit broke\n"
 
 
 def test_numbers_must_be_above_0(capsys):
     parser = argparse.ArgumentParser()
-    options = argparse.Namespace(jobs=2, minutes=None, other_seeds=0)
-    require_positive(parser, options, ("jobs", "minutes"))
-    with pytest.raises(SystemExit):
-        require_positive(parser, options, ("jobs", "minutes", "other_seeds"))
-    assert "--other-seeds must be above 0, got 0" in capsys.readouterr().err
+    parser.add_argument("--seeds", type=positive(int))
+    assert parser.parse_args(["--seeds", "2"]).seeds == 2
+    for text, message in (("0", "argument --seeds: must be above 0, got 0"), ("x", "argument --seeds: invalid int value: 'x'")):
+        with pytest.raises(SystemExit):
+            parser.parse_args(["--seeds", text])
+        assert message in capsys.readouterr().err
+
+
+def test_a_script_ends_with_its_status_and_says_what_was_wrong(capsys):
+    def wrong():
+        raise FileNotFoundError("nothing there")
+
+    def stopped():
+        raise KeyboardInterrupt
+
+    for main, code in ((lambda: 1, 1), (lambda: None, None), (wrong, "error: nothing there"), (stopped, 130)):
+        with pytest.raises(SystemExit) as ended:
+            run_script(main)
+        assert ended.value.code == code
+    assert capsys.readouterr().err == "\nStopped. The same command resumes.\n"
 
 
 def test_each_job_is_yielded_with_its_status_and_keeps_its_own_log(tmp_path):

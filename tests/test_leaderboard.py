@@ -9,8 +9,7 @@ pytest.importorskip("scipy")
 
 from finished_runs import publish_run
 
-from benchmarks.leaderboard import main, show_estimate, write_page
-from benchmarks.scores import Estimate
+from benchmarks.leaderboard import main, write_page
 
 MNIST, CATCH = "GlimpseMNIST-v0", "GlimpseCatch-v0"
 COMMAND = "python benchmarks/compare.py --minutes 3"
@@ -79,8 +78,3 @@ def test_a_table_that_is_not_there_is_named(tmp_path, capsys):
     with pytest.raises(SystemExit):
         main([str(tmp_path / "nothing.jsonl")])
     assert "nothing.jsonl" in capsys.readouterr().err
-
-
-def test_estimates_in_words():
-    assert show_estimate(Estimate(0.5, (0.25, 0.75))) == "0.500 [0.250, 0.750]"
-    assert show_estimate(Estimate(0.5, None)) == "0.500"

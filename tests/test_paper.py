@@ -1,7 +1,6 @@
 import pytest
 
-from benchmarks.paper import OTHERS, TASKS, Entry, entry_of, gather, ram_entry, score
-from benchmarks.results import Result
+from benchmarks.paper import OTHERS, TASKS, Entry, entry_of, gather, ram_entry
 from ram_envs import env_defaults
 
 MNIST, CLUTTERED, CATCH = "GlimpseMNIST-v0", "GlimpseClutteredMNIST-v0", "GlimpseCatch-v0"
@@ -12,7 +11,7 @@ def test_a_task_has_the_glimpses_of_its_environment_and_a_figure_for_them():
         assert task.glimpses == env_defaults(env_id).get("num_glimpses", 24)  # Catch: one for each place of the ball.
         assert task.glimpses in task.paper
         assert task.others.keys() <= OTHERS.keys()
-    assert (score(TASKS[MNIST], 0.6), score(TASKS[CATCH], 0.6)) == (0.6, 99.4)
+    assert (TASKS[MNIST].figure(0.6), TASKS[CATCH].figure(0.6)) == (0.6, 99.4)
 
 
 @pytest.mark.parametrize(
@@ -76,13 +75,13 @@ def test_a_run_that_stands_nowhere(changes, message):
 
 
 def make_result(seed, run="ram_best", **env_kwargs):
-    return Result({"env": MNIST, "run": run, "algo": "ram", "preset": "best", "seed": seed, "env_kwargs": env_kwargs})
+    return {"env": MNIST, "run": run, "algo": "ram", "preset": "best", "seed": seed, "env_kwargs": env_kwargs}
 
 
 def test_results_are_gathered_by_entry_and_seed_and_those_of_none_are_named():
     entries, left_out = gather([make_result(1), make_result(0), make_result(0, num_glimpses=4), make_result(2, glimpse_size=28)])
     best, fewer = (ram_entry(TASKS[MNIST], "best", glimpses) for glimpses in (7, 4))
-    assert {place: [result.seed for result in group] for place, group in entries.items()} == {best: [0, 1], fewer: [0]}
+    assert {place: [row["seed"] for row in group] for place, group in entries.items()} == {best: [0, 1], fewer: [0]}
     assert left_out == [
         "GlimpseMNIST-v0, ram_best: glimpse_size=28 makes another task of GlimpseMNIST-v0: the tables have it with its own "
         "options alone"

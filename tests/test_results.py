@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from finished_runs import publish_run
 
-from benchmarks.results import COLUMNS, RESULTS, add_results, folder_of, read_results
+from benchmarks.results import COLUMNS, RESULTS, add_results, curve_of, folder_of, read_results
 
 MNIST, CATCH = "GlimpseMNIST-v0", "GlimpseCatch-v0"
 
@@ -13,13 +13,14 @@ def test_a_row_is_the_result_of_a_run_and_the_means_of_its_evaluations(tmp_path)
     table = tmp_path / "study.jsonl"
     publish_run(table, "ppo_seed3", CATCH, algo="ppo", seed=3, error=50.0, facts={"comparison_command": "all"})
     [result] = read_results(table)
-    assert (result.env_id, result.run, result.algo, result.seed) == (CATCH, "ppo_seed3", "ppo", 3)
-    assert (result.row["success_rate"], result.row["comparison_command"]) == (0.5, "all")
-    assert tuple(result.curve) == COLUMNS
-    assert result.curve["timesteps"].tolist() == [3_500_000, 7_003_000]
-    assert result.curve["train_seconds"].tolist() == [90.12, 181.0]
-    assert result.curve["success"].tolist() == result.curve["reward"].tolist() == [0.25, 0.75]
-    assert result.curve["length"].tolist() == [7, 7]
+    assert (result["env"], result["run"], result["algo"], result["seed"]) == (CATCH, "ppo_seed3", "ppo", 3)
+    assert (result["success_rate"], result["comparison_command"]) == (0.5, "all")
+    curve = curve_of(result)
+    assert tuple(curve) == COLUMNS
+    assert curve["timesteps"].tolist() == [3_500_000, 7_003_000]
+    assert curve["train_seconds"].tolist() == [90.12, 181.0]
+    assert curve["success"].tolist() == curve["reward"].tolist() == [0.25, 0.75]
+    assert curve["length"].tolist() == [7, 7]
 
 
 def test_rows_are_sorted_and_a_run_published_again_replaces_its_row(tmp_path):
@@ -28,12 +29,12 @@ def test_rows_are_sorted_and_a_run_published_again_replaces_its_row(tmp_path):
     add_results(table, [{"env": MNIST, "run": run, "seed": 0} for run in names])
     add_results(table, [{"env": CATCH, "run": "ram_seed9"}, {"env": MNIST, "run": "ram_seed9", "seed": 1}, {"run": "import"}])
     expected = ["a2c_seed0", "gain_003", "gain_03", "ram_seed9", "ram_seed10"]
-    assert [(one.env_id, one.run) for one in read_results(table)] == [
+    assert [(one.get("env", ""), one["run"]) for one in read_results(table)] == [
         ("", "import"),
         (CATCH, "ram_seed9"),
         *((MNIST, run) for run in expected),
     ]
-    assert [one.row["seed"] for one in read_results(table) if one.env_id == MNIST and one.run == "ram_seed9"] == [1]
+    assert [one["seed"] for one in read_results(table) if one.get("env") == MNIST and one["run"] == "ram_seed9"] == [1]
     assert table.read_text().count("\n") == 7
     assert [path.name for path in tmp_path.iterdir()] == ["study.jsonl"]
 
@@ -57,13 +58,12 @@ def test_a_study_that_is_not_there_is_named(tmp_path):
 @pytest.mark.parametrize("study", sorted(path.stem for path in RESULTS.glob("*.jsonl")))
 def test_the_published_tables_are_whole(study):
     results = read_results(study)
-    assert len({(result.env_id, result.run) for result in results}) == len(results)
-    for result in results:
-        assert {"run", "commit", "machine"} <= result.row.keys()
-        if "curve" in result.row:
-            assert len({len(values) for values in result.curve.values()}) == 1
-    rows = [result.row for result in results]
-    assert rows == [json.loads(line) for line in (RESULTS / f"{study}.jsonl").read_text("utf-8").splitlines()]
+    assert len({(row.get("env"), row["run"]) for row in results}) == len(results)
+    for row in results:
+        assert {"run", "commit", "machine"} <= row.keys()
+        if "curve" in row:
+            assert len({len(values) for values in curve_of(row).values()}) == 1
+    assert results == [json.loads(line) for line in (RESULTS / f"{study}.jsonl").read_text("utf-8").splitlines()]
 
 
 def test_environments_of_ones_own_have_names_for_the_disk():

@@ -3,9 +3,9 @@ import pytest
 
 pytest.importorskip("scipy")
 
-from benchmarks.results import Result
 from benchmarks.scores import (
     AGGREGATES,
+    Estimate,
     environment_sets,
     estimate,
     estimate_all,
@@ -54,6 +54,11 @@ def test_one_seed_has_no_interval_and_equal_seeds_have_a_narrow_one():
     assert estimate([np.full(3, 0.5), np.full(3, 0.25)], mean, np.random.default_rng(0)).interval == (0.375, 0.375)
 
 
+def test_estimates_in_words():
+    assert str(Estimate(0.5, (0.25, 0.75))) == "0.500 [0.250, 0.750]"
+    assert str(Estimate(0.5, None)) == "0.500"
+
+
 def test_summaries():
     assert summarize([0.9, 0.7]).mean == pytest.approx(0.8)
     assert summarize([0.9, 0.7]).deviation == pytest.approx(0.02**0.5)
@@ -79,5 +84,5 @@ def test_only_those_with_all_environments_are_compared():
 
 
 def test_scores_are_gathered_by_algorithm_and_environment():
-    results = [Result({"algo": "ram", "env": "a", "success_rate": rate}) for rate in (0.5, 0.6)]
+    results = [{"algo": "ram", "env": "a", "success_rate": rate} for rate in (0.5, 0.6)]
     assert scores_of(results) == {"ram": {"a": [0.5, 0.6]}}

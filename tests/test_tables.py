@@ -11,10 +11,9 @@ pytest.importorskip("scipy")
 from finished_runs import publish_run
 
 from benchmarks.paper import TASKS, entry_of, gather
-from benchmarks.results import PROJECT, Result
+from benchmarks.results import PROJECT
 from benchmarks.scores import Summary
 from benchmarks.tables import (
-    describe_group,
     glimpses_table,
     image,
     link,
@@ -22,6 +21,7 @@ from benchmarks.tables import (
     main_table,
     markdown_table,
     others_table,
+    panels,
     replace_block,
     runs_table,
     show_commit,
@@ -38,7 +38,7 @@ def make_result(env_id, seed, error, algo="ram", preset="best", length=7, machin
     row |= {"commit": commit, "machine": machine, "curve": {"length": [length, length]}}
     if env_id != CATCH:
         row |= {"dataset": "mnist", "dataset_size": 50_000}
-    return Result({**row, "run": entry_of(row).run(seed)})
+    return {**row, "run": entry_of(row).run(seed)}
 
 
 def entries_of(*results):
@@ -126,8 +126,8 @@ def test_the_runs_behind_each_entry():
 def test_curves_say_where_a_gpu_took_part():
     machines = ["2 cores, cpu", "2 cores, cpu", "16 cores, cuda", "16 cores, cuda, then 2 cores, cpu"]
     results = [make_result(MNIST, seed, 0.5, machine=machine) for seed, machine in enumerate(machines)]
-    shown = [describe_group(group) for group in (results[:1], results[:2], results[1:3], results[3:])]
-    assert shown == ["1 seed", "2 seeds", "2 seeds, with a GPU", "1 seed, with a GPU"]
+    shown = [list(panels(entries_of(*group))[0].curves) for group in (results[:1], results[:2], results[1:3], results[3:])]
+    assert shown == [["best (1 seed)"], ["best (2 seeds)"], ["best (2 seeds, with a GPU)"], ["best (1 seed, with a GPU)"]]
 
 
 def test_links_pictures_and_tables_in_markdown():
@@ -138,15 +138,17 @@ def test_links_pictures_and_tables_in_markdown():
     assert markdown_table(["a", "b"], [["1", "2"]]) == ["| a | b |", "| --- | --- |", "| 1 | 2 |"]
 
 
-def test_a_block_is_replaced_and_all_around_it_stays():
-    page = "a\n<!-- x: begin -->\nold\n\n<!-- y: begin -->\n<!-- x: end -->\nb\n"
+def test_a_block_is_replaced_and_all_around_it_stays(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("a\n<!-- x: begin -->\nold\n\n<!-- y: begin -->\n<!-- x: end -->\nb\n")
     replaced = replace_block(page, "x", ["new", "lines"])
     assert replaced == "a\n<!-- x: begin -->\n\nnew\nlines\n\n<!-- x: end -->\nb\n"
-    assert replace_block(replaced, "x", ["new", "lines"]) == replaced
+    page.write_text(replaced)
+    assert replace_block(page, "x", ["new", "lines"]) == replaced
 
 
 @pytest.mark.parametrize(
-    "page",
+    "text",
     [
         "<!-- x: end -->\n<!-- x: begin -->\n",
         "<!-- x: begin -->\n",
@@ -154,7 +156,9 @@ def test_a_block_is_replaced_and_all_around_it_stays():
         "<!-- y: begin -->\n<!-- y: end -->\n",
     ],
 )
-def test_a_block_that_is_not_there_once(page):
+def test_a_block_that_is_not_there_once(text, tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text(text)
     with pytest.raises(ValueError, match=r"must hold a line <!-- x: begin --> and after it a line <!-- x: end -->, each once"):
         replace_block(page, "x", [])
 
