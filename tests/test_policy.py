@@ -121,12 +121,12 @@ def test_an_episode_start_forgets_its_own_state_alone():
     policy = make_policy(core="lstm")
     _, state = policy.predict(observe(3), deterministic=True)
     obs = observe(3, 1)
-    goes_on, _ = policy.predict(obs, state, np.zeros(3, bool), deterministic=True)
+    continued, _ = policy.predict(obs, state, np.zeros(3, bool), deterministic=True)
     fresh, _ = policy.predict(obs, None, deterministic=True)
     mixed, _ = policy.predict(obs, state, np.array([False, True, False]), deterministic=True)
-    np.testing.assert_array_equal(mixed[[0, 2]], goes_on[[0, 2]])
+    np.testing.assert_array_equal(mixed[[0, 2]], continued[[0, 2]])
     np.testing.assert_array_equal(mixed[1], fresh[1])
-    assert (goes_on[1] != fresh[1]).any()
+    assert (continued[1] != fresh[1]).any()
 
 
 def test_who_acts_takes_the_class_for_what_it_believes():
