@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import io
 import json
 import multiprocessing
 import os
@@ -20,6 +21,7 @@ import shlex
 import signal
 import sys
 from collections import Counter
+from dataclasses import fields
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -44,32 +46,18 @@ from agents.training.callbacks import CLOCKS
 from agents.training.config import HYPERPARAMS, RunConfig, read_hyperparams
 from agents.training.registry import get_algorithm
 from agents.training.run import run
-from benchmarks.jobs import ONE_THREAD, ended_by_signals
+from benchmarks.jobs import ONE_THREAD, positive, run_script
 from benchmarks.search_space import read_space, read_values
 from ram_envs import parse_pairs
 from train_agent import import_modules
 
-COMMON = (
-    "algo",
-    "env",
-    "preset",
-    "seed",
-    "n_timesteps",
-    "minutes",
-    "clock",
-    "n_envs",
-    "hyperparams",
-    "env_kwargs",
-    "evaluations",
-)
 DEATHS = 3  # This number of workers, times --workers, may be killed with no trial finished between them.
 NUM_SHOWN = 10
 FILE_WIDTH = 150  # Of the table where no terminal says otherwise.
 MIN_IMPORTANCES = 20  # Complete trials from which on it is said what mattered.
 
 
-def main(arguments: list[str] | None = None) -> studies.Search:
-    """Run the command line; returns the study."""
+def main(arguments: list[str] | None = None) -> None:
     options = parse_arguments(sys.argv[1:] if arguments is None else arguments)
     if options.show:
         search = studies.open_search(options.study)
@@ -83,28 +71,18 @@ def main(arguments: list[str] | None = None) -> studies.Search:
         else:
             work_here(options)
     report(search)
-    return search
 
 
 def ask(options: argparse.Namespace) -> dict[str, Any]:
-    """What all trials of the study have in common.
-
-    Raises:
-        ValueError: an unknown environment, algorithm, preset or space, or they don't fit.
-        ImportError: the algorithm needs a package that is not installed.
-    """
+    """What all trials of the study have in common; raises ValueError or ImportError where that can't be run."""
     try:
         gym.spec(options.env)
     except gym.error.Error as error:
         raise ValueError(f"env must be a registered id, got {options.env!r}: {error}") from error
-    asked = {name: getattr(options, name) for name in (*COMMON, "device")}
+    asked = {field.name: getattr(options, field.name) for field in fields(RunConfig) if hasattr(options, field.name)}
     read_hyperparams(RunConfig(**asked, folder=options.study))
     get_algorithm(options.algo).resolve()
-    fixed = {
-        *options.hyperparams,
-        *(f"env_kwargs.{name}" for name in options.env_kwargs),
-        *(["n_envs"] if options.n_envs else []),
-    }
+    fixed = [*options.hyperparams, *(f"env_kwargs.{name}" for name in options.env_kwargs), *["n_envs"] * bool(options.n_envs)]
     return {**asked, "space": read_space(options.space, options.algo, options.env, fixed)}
 
 
@@ -112,7 +90,7 @@ def work_here(options: argparse.Namespace) -> None:
     """Run trials in this process, for as long as the process that started it, if one did, lives."""
     import_modules(options.imports)
     parent = multiprocessing.parent_process()
-    how = {"sampler": options.sampler, "pruner": options.pruner, "command": options.command}
+    how = {"sampler": options.sampler, "pruner": options.pruner, "command": options.command_line}
     search = studies.open_search(options.study)
     studies.work(search, options.trials, run, **how, continues=lambda: parent is None or parent.is_alive())
 
@@ -127,35 +105,29 @@ def work_in_process(options: argparse.Namespace) -> None:
 
 
 def work_in_processes(search: studies.Search, options: argparse.Namespace) -> None:
-    """Run workers on this machine, and others in place of those that are killed.
-
-    Raises:
-        RuntimeError: the workers ended, and the study has not enough finished trials.
-    """
+    """Run workers on this machine, and others in place of those that are killed."""
     os.environ.update(ONE_THREAD)
     methods = multiprocessing.get_all_start_methods()
     context: Any = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
     context.set_forkserver_preload(["agents.training.run"])  # So that torch is imported once.
-
-    def start() -> BaseProcess:
-        worker = context.Process(target=work_in_process, args=(options,))
-        worker.start()
-        return worker
-
     num_finished, num_killed = search.num_finished(), 0
-    workers = [start() for _ in range(min(options.workers, options.trials - num_finished))]
+    num_missing, workers = min(options.workers, options.trials - num_finished), list[BaseProcess]()
     try:
-        while workers:
+        while workers or num_missing > 0:
+            for _ in range(num_missing):
+                workers.append(context.Process(target=work_in_process, args=(options,)))
+                workers[-1].start()
+            num_missing = 0
             wait([worker.sentinel for worker in workers])
             for worker in [worker for worker in workers if not worker.is_alive()]:
                 workers.remove(worker)
-                if (worker.exitcode or 0) >= 0:  # It is done, or has told its error.
+                killed_by = -(worker.exitcode or 0)
+                if killed_by <= 0:  # It is done, or has told its error.
                     continue
                 before, num_finished = num_finished, search.num_finished()
                 num_killed = num_killed + 1 if num_finished == before else 1
-                print(f"A worker was killed (signal {-(worker.exitcode or 0)}), its trial is lost.", flush=True)
-                if num_killed <= DEATHS * options.workers:
-                    workers.append(start())
+                num_missing += num_killed <= DEATHS * options.workers
+                print(f"A worker was killed (signal {killed_by}), its trial is lost.", flush=True)
     finally:
         for worker in workers:
             worker.terminate()
@@ -207,17 +179,13 @@ def report(search: studies.Search) -> None:
 
 def write_trials(search: studies.Search, path: Path) -> None:
     """Write every trial: its state, error and values, the machine, the exception where it failed, and some figures."""
-    names, details = list(search.asked["space"]), ("host", "exception", *studies.FIGURES)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")  # Workers on several machines may write at the same time.
-    with draft.open("w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["trial", "state", "validation_error", *names, *details])
-        for trial in search.trials():
-            facts = read_values(trial.params) | trial.user_attrs
-            cells = [facts.get(name) for name in (*names, *details)]
-            writer.writerow([trial.number, trial.state.name.lower(), trial.value, *cells])
-    draft.replace(path)
-    print(path)
+    names, text = [*search.asked["space"], "host", "exception", *studies.FIGURES], io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["trial", "state", "validation_error", *names])
+    for trial in search.trials():
+        facts = read_values(trial.params) | trial.user_attrs
+        writer.writerow([trial.number, trial.state.name.lower(), trial.value, *(facts.get(name) for name in names)])
+    replace(path, text.getvalue())
 
 
 def write_best(search: studies.Search, trial: FrozenTrial, path: Path) -> None:
@@ -225,30 +193,31 @@ def write_best(search: studies.Search, trial: FrozenTrial, path: Path) -> None:
     result = json.loads((search.trial_folder(trial.number) / "result.json").read_text())
     hyperparams = result["hyperparams"] | ({"env_kwargs": result["env_kwargs"]} if result["env_kwargs"] else {})
     error = f"validation error {trial.value:.2f} % after {result['n_timesteps']} steps"
+    origin = f"# {result['algo']}: trial {trial.number}, {error}, the best of\n# {result['command']}\n"
+    replace(path, origin + yaml.safe_dump({result["env"]: hyperparams}, sort_keys=False))
+
+
+def replace(path: Path, text: str) -> None:
+    """Write a file, which others, on several machines, may write at the same time."""
     draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_text(
-        f"# {result['algo']}: trial {trial.number}, {error}, the best of\n# {result['command']}\n"
-        + yaml.safe_dump({result["env"]: hyperparams}, sort_keys=False)
-    )
+    draft.write_text(text)
     draft.replace(path)
     print(path)
 
 
 def parse_arguments(arguments: list[str]) -> argparse.Namespace:
-    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--algo", default="ram", help="the algorithm, as for train_agent.py (default: ram)")
     add("--env", default="GlimpseMNIST-v0", help="a registered environment's id")
     add("--preset", help="hyperparameters to search around, as for train_agent.py (default: the everyday ones)")
-    add("--trials", type=int, default=20, help="finished trials in the study, all in all (default: 20)")
+    add("--trials", type=positive(int), default=20, help="finished trials in the study, all in all (default: 20)")
     add("--workers", type=int, default=1, help="processes on this machine, one thread each; 0: this process itself (default: 1)")
     add("--study", type=Path, help="the study's folder (default: logs/search/ALGO/ENV, or ENV_PRESET)")
     add("--show", action="store_true", help="only show what the study has found so far")
     add("--sampler", default="random", choices=studies.SAMPLERS, help="random (default), as in the paper, or tpe, which learns")
-    add(
-        "--pruner", default="none", choices=studies.PRUNERS, help="median: end trials early that do worse than half of the others"
-    )
+    pruner = "median: end trials early that do worse than half of the others"
+    add("--pruner", default="none", choices=studies.PRUNERS, help=pruner)
     add("--space", type=Path, default=HYPERPARAMS / "search.yml", help="a YAML file (default: hyperparams/search.yml)")
     add("--engine", default="optuna", choices=("optuna", "ray"), help="where workers run: here (default) or on a Ray cluster")
     add("-n", "--n-timesteps", type=int, help="steps of each trial; default: the tuned number")
@@ -262,22 +231,13 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     add("--imports", nargs="+", default=[], metavar="MODULE", help="modules to import first: they register what is your own")
     add("--device", default="auto", help="cpu, cuda or auto (default)")
     options = parser.parse_args(arguments)
-    if options.trials < 1 or options.workers < 0:
-        parser.error(f"--trials must be at least 1 and --workers at least 0, got {options.trials} and {options.workers}")
-    try:
-        options.hyperparams, options.env_kwargs = parse_pairs(options.hyperparams), parse_pairs(options.env_kwargs)
-    except ValueError as error:
-        parser.error(str(error))
-    options.command = shlex.join(["python", "benchmarks/search.py", *arguments])
+    if options.workers < 0:
+        parser.error(f"--workers must be at least 0, got {options.workers}")
+    options.hyperparams, options.env_kwargs = parse_pairs(options.hyperparams), parse_pairs(options.env_kwargs)
+    options.command_line = shlex.join(["python", "benchmarks/search.py", *arguments])
     options.study = options.study or Path("logs", "search", options.algo, "_".join(filter(None, (options.env, options.preset))))
     return options
 
 
 if __name__ == "__main__":
-    try:
-        with ended_by_signals():  # So that the workers are stopped too.
-            main()
-    except KeyboardInterrupt:
-        sys.exit("\nStopped. The same command resumes the study.")
-    except (ValueError, ImportError, FileNotFoundError, RuntimeError) as error:
-        sys.exit(f"error: {error}")
+    run_script(main)

@@ -27,11 +27,7 @@ Space = dict[str, dict[str, Any]]  # The entries as in the file, by name.
 def read_space(path: Path, algo: str, env_id: str, fixed: Collection[str] = ()) -> Space:
     """The space of an algorithm out of a YAML file: that under "algo/env_id" where there is one, else that under "algo".
 
-    Args:
-        path: the file.
-        algo: the algorithm's name.
-        env_id: the environment's id.
-        fixed: names of entries that are not searched.
+    Fixed are the names of entries that are not searched.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -70,10 +66,8 @@ def distributions(space: Space) -> dict[str, BaseDistribution]:
 
 def read_values(params: Mapping[str, Any]) -> dict[str, Any]:
     """The values of a trial's parameters as they stand in the space."""
-    return {
-        name: json.loads(value.removeprefix(JSON)) if isinstance(value, str) and value.startswith(JSON) else value
-        for name, value in params.items()
-    }
+    is_json = {name: isinstance(value, str) and value.startswith(JSON) for name, value in params.items()}
+    return {name: json.loads(value.removeprefix(JSON)) if is_json[name] else value for name, value in params.items()}
 
 
 def with_schedules(space: Space, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -83,23 +77,22 @@ def with_schedules(space: Space, values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _distribution(entry: Any) -> BaseDistribution:
     """Optuna itself sees to the order of low and high, and to what a logarithm wants of low."""
-    keys = set(entry) if isinstance(entry, dict) else set()
-    if not ({"low", "high"} <= keys <= {"low", "high", "log", "schedule"} or {"choices"} <= keys <= {"choices", "schedule"}):
-        raise ValueError(
-            f"must be {{low, high}}, log and schedule beside them, or {{choices}}, schedule beside it, got {entry!r}"
-        )
-    low, high, log, choices = (entry.get(key) for key in ("low", "high", "log", "choices"))
-    for key, value, allowed in (("log", log, (None, True, False)), ("schedule", entry.get("schedule"), (None, *SCHEDULES))):
-        if value not in allowed:
-            raise ValueError(f"{key} must be one of {allowed[1:]}, got {value!r}")
-    if "choices" in keys and not (isinstance(choices, list) and choices):
-        raise ValueError(f"choices must be a list with something in it, got {choices!r}")
-    for number in (choices if "schedule" in keys else []) if choices else (low, high):
-        if isinstance(number, bool) or not isinstance(number, (int, float)) or not math.isfinite(number):
-            raise ValueError(
-                f"low, high and choices with a schedule must be numbers, got {number!r} (YAML wants the point in 1.0e-4)"
+    match entry:
+        case {"choices": [_, *_] as choices, **others} if _fits(others, choices if others else []):
+            return CategoricalDistribution(
+                [f"{JSON}{json.dumps(one)}" if isinstance(one, (list, dict)) else one for one in choices]
             )
-    if choices:
-        return CategoricalDistribution([f"{JSON}{json.dumps(one)}" if isinstance(one, (list, dict)) else one for one in choices])
-    whole = isinstance(low, int) and isinstance(high, int)
-    return IntDistribution(low, high, log or False) if whole else FloatDistribution(low, high, log or False)
+        case {"low": low, "high": high, **others} if _fits(others, [low, high], log=(True, False)):
+            whole = isinstance(low, int) and isinstance(high, int)
+            return (IntDistribution if whole else FloatDistribution)(low, high, log=bool(others.get("log")))
+    raise ValueError(
+        "must be {low, high}, two numbers (YAML wants the point in 1.0e-4), log: true or false beside them, or {choices}, a list "
+        f"with something in it, beside either schedule, one of {SCHEDULES}, for numbers alone, got {entry!r}"
+    )
+
+
+def _fits(others: Mapping[Any, Any], numbers: Collection[Any], **allowed: Collection[Any]) -> bool:
+    """Whether an entry's other keys are among those allowed and "schedule", with values allowed, and the numbers are numbers."""
+    allowed["schedule"] = SCHEDULES
+    known = all(key in allowed and value in allowed[key] for key, value in others.items())
+    return known and all(type(number) in (int, float) and math.isfinite(number) for number in numbers)

@@ -110,10 +110,8 @@ def open_search(folder: Path, asked: dict[str, Any] | None = None, grace_period:
     begun = study.user_attrs.get("asked", {})
     for name, value in json.loads(json.dumps(asked or {})).items():
         if value != begun.get(name):
-            raise ValueError(
-                f"the study in {folder} was begun with {name}={begun.get(name)!r}, got {value!r}: "
-                "join it with the same, or begin another with --study"
-            )
+            begun_with = f"the study in {folder} was begun with {name}={begun.get(name)!r}, got {value!r}"
+            raise ValueError(f"{begun_with}: join it with the same, or begin another with --study")
     return Search(folder, study, begun)
 
 
@@ -126,12 +124,12 @@ def work(
     command: str | None = None,
     continues: Callable[[], bool] = lambda: True,
 ) -> None:
-    """Run trials until the study has a number of finished ones.
+    """Run trials until the study has a number of finished ones, those of all workers together.
 
     Args:
         search: the study.
-        num_trials: finished trials, of all workers together.
-        run: `agents.training.run.run`.
+        num_trials: that number.
+        run: `agents.training.run.run`, or what stands in for it.
         sampler: one of `SAMPLERS`.
         pruner: one of `PRUNERS`.
         command: the command line that asked for all this; it stands in each trial's result.json.

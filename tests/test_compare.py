@@ -1,6 +1,4 @@
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -190,23 +188,15 @@ def my_reinforce(env, seed, learning_rate=0.01):
 '''
 
 
-def test_algorithms_of_ones_own_join_the_comparison(tmp_path):
-    """A function that returns an SB3 model, and a training loop, through the real command and the real train_agent.py."""
+def test_algorithms_of_ones_own_join_the_comparison(tmp_path, monkeypatch):
+    """A function that returns an SB3 model, and a training loop, through the real train_agent.py."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", list(sys.path))
     (tmp_path / "my_algorithms.py").write_text(OWN)
     names = ["my_a2c", "my_reinforce"]
     command = ["--imports", "my_algorithms", "--algos", *names, "--envs", "GlimpseMNIST-v0", "--seeds", "1", "-n", "480"]
     command += ["--evaluations", "2", "-params", "n_envs:16", "my_reinforce:learning_rate:0.02"]
-    command += ["--env-kwargs", "dataset:mnist-5k", "num_glimpses:3", "--jobs", "2"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "benchmarks" / "compare.py"), *command],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    assert main([*command, "--env-kwargs", "dataset:mnist-5k", "num_glimpses:3", "--jobs", "2"]) == 0
     page = (tmp_path / "logs/compare/leaderboard.md").read_text()
     assert "- **my_a2c**: SB3's A2C with rollouts of an episode." in page
     assert "- **my_reinforce**: REINFORCE with one linear layer over the glimpse." in page

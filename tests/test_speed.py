@@ -4,7 +4,9 @@ import pytest
 
 pytest.importorskip("torch")
 
-from benchmarks.speed import main, median, splits, take_turns
+from benchmarks.speed import main
+from benchmarks.speed_agents import splits
+from benchmarks.timing import median, per_second, take_turns
 
 QUICK = ["--rounds", "1"]
 
@@ -12,16 +14,16 @@ QUICK = ["--rounds", "1"]
 def test_medians_of_speeds_and_of_ratios():
     speeds = {"ours": iter([9.0, 10.0, 30.0, 20.0]), "reference": iter([1.0, 10.0, 10.0, 40.0])}
     turns = take_turns({name: own.__next__ for name, own in speeds.items()}, rounds=3)  # The first turns warm up.
-    assert turns == [{"ours": 10, "reference": 10}, {"ours": 30, "reference": 10}, {"ours": 20, "reference": 40}]
-    assert median(turns, "ours") == 20
-    assert median(turns, "ours", "reference") == 1
+    assert {name: own.tolist() for name, own in turns.items()} == {"ours": [10, 30, 20], "reference": [10, 10, 40]}
+    assert median(turns["ours"]) == 20
+    assert median(turns["ours"] / turns["reference"]) == 1
+    assert per_second(list, 6, iter([1.0, 3.0]).__next__)() == 3
 
 
 def test_environments_beside_cartpole(tmp_path, capsys):
     table = tmp_path / "speed.jsonl"
     options = ["--envs", "GlimpseCatch-v0", "--num-envs", "2", "--seconds", "0.01", "--json", str(table)]
-    for _ in range(2):  # New rows take the place of old ones.
-        rows = main(["environments", *QUICK, *options])
+    rows = main(["environments", *QUICK, *options])
     assert [(row.get("env"), row["run"]) for row in rows] == [
         ("CartPole-v1", "environments_vector_2"),
         ("GlimpseCatch-v0", "environments_vector_2"),
