@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from .cores import State, find_class, init_linear
 from .extractor import default_extractor
-from .losses import baseline_loss
+from .losses import baseline_loss, policy_loss
 from .on_policy import Batch, EpisodeAlgorithm, OnPolicyHyperparams, Rollout
 from .optimizers import default_optimizer_kwargs
 from .policy import CORES
@@ -193,8 +193,9 @@ class EpisodePPO(EpisodeAlgorithm):
     def losses(self, batch: Batch, outputs: RecurrentOutputs) -> dict[str, Tensor]:
         """The terms of the loss, weighted."""
         log_probs = self.policy.log_probs(outputs, batch.actions)  # (T, N, 1)
+        everywhere = torch.ones_like(batch.looked_at)
         return {
-            "policy_loss": self.policy_loss(batch, log_probs, 0, torch.ones_like(batch.looked_at)),
+            "policy_loss": policy_loss(log_probs[..., 0], batch.old(0), batch.advantages, everywhere, self.clip_range),
             "value_loss": self.vf_coef * baseline_loss(outputs.value, batch.returns),
             "entropy_loss": -self.entropy_weight() * self.policy.entropy(outputs),
         }

@@ -95,6 +95,15 @@ def clipped_loss(log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor, w
     return -_mean(torch.minimum(ratio * advantages, clipped * advantages), weights)
 
 
+def policy_loss(
+    log_probs: Tensor, old_log_probs: Tensor | None, advantages: Tensor, weights: Tensor, clip_range: float
+) -> Tensor:
+    """REINFORCE's loss of actions (T, N), or PPO's where they are learned from again (with their old log-probabilities)."""
+    if old_log_probs is None:
+        return reinforce_loss(log_probs, advantages, weights)
+    return clipped_loss(log_probs, old_log_probs, advantages, weights, clip_range)
+
+
 def reinforce_loss(log_probs: Tensor, advantages: Tensor, weights: Tensor) -> Tensor:
     """-log pi(a_t) (R_t - b_t), averaged over the steps with weight (T, N); no gradient reaches the advantages (T, N)."""
     return -_mean(log_probs * advantages.detach(), weights)

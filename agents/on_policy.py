@@ -21,9 +21,9 @@ from torch import Tensor
 
 from .cores import State
 from .cuda_graphs import StepGraphs
-from .losses import advantages_and_returns, clipped_loss, reinforce_loss
+from .losses import advantages_and_returns
 from .optimizers import start_average
-from .recurrent import CorePolicy, Observations, Options, Outputs, map_obs, stack
+from .recurrent import CorePolicy, Observations, Options, Outputs, map_obs
 from .vec_env import Infos, info_array, wrap_env
 
 
@@ -115,6 +115,10 @@ class Batch:
     labels: Tensor | None
     old_log_probs: Tensor | None  # (T, N, P), of each part of the actions when they were drawn; None: once is enough
 
+    def old(self, part: int) -> Tensor | None:
+        """The old log-probabilities (T, N) of a part of the actions."""
+        return None if self.old_log_probs is None else self.old_log_probs[..., part]
+
     def of(self, envs: NDArray) -> Batch:
         """The same of some environments."""
         parts: dict[str, Any] = {name: _pick(part, envs) for name, part in vars(self).items()}
@@ -172,6 +176,7 @@ class EpisodeAlgorithm(OnPolicyAlgorithm):
         for name, value in checked.items():
             setattr(self, name, value)
         self._state: State | None = None
+        self._new_state: State | None = None  # Of N new episodes.
         super().__init__(
             policy=policy,  # type: ignore[arg-type]
             env=env,  # type: ignore[arg-type]
@@ -239,12 +244,12 @@ class EpisodeAlgorithm(OnPolicyAlgorithm):
         assert self._last_obs is not None and self._last_episode_starts is not None
         self.policy.set_training_mode(True)
         rollout = self.rollout_buffer = Rollout()  # type: ignore[assignment]
-        rollout.first_state = self.policy.mask_state(self._state, self._last_episode_starts)
+        rollout.first_state = self._first_state(self._last_episode_starts)
         has_ended, greedy_choice = np.zeros(env.num_envs, np.bool_), self.greedy_choice
         callback.on_rollout_start()
         while not (has_ended.all() if n_rollout_steps is None else len(rollout) == n_rollout_steps):
             obs: Any = obs_as_tensor(self._last_obs, self.device)  # type: ignore[arg-type]
-            output = self._step(len(rollout), obs)
+            output = self._step(len(rollout), obs, rollout.first_state)
             actions, sent = self.policy.act(output, greedy_choice=greedy_choice)
             new_obs, rewards, dones, infos = env.step(sent)
             self.num_timesteps += env.num_envs
@@ -275,12 +280,21 @@ class EpisodeAlgorithm(OnPolicyAlgorithm):
         callback.on_rollout_end()
         return True
 
-    def _step(self, index: int, obs: Any) -> Any:
-        """What the policy makes of observations (N, ...) at step `index` of the rollout."""
-        starts, state = self._last_episode_starts, self._state
+    def _first_state(self, starts: NDArray[np.bool_]) -> State:
+        """The state before the next step: where all episodes begin (N,), always the same."""
+        if not starts.all():
+            return self.policy.mask_state(self._state, starts)
+        if self._new_state is None or len(self._new_state[-1]) != len(starts):
+            self._new_state = self.policy.initial_state(len(starts))
+        return self._new_state
+
+    def _step(self, index: int, obs: Any, state: State) -> Any:
+        """What the policy makes of observations (N, ...) at step `index` of the rollout, whose first state is given."""
+        starts = self._last_episode_starts
         assert starts is not None
-        if state is None or starts.any():
-            state = self.policy.mask_state(state, starts)
+        if index > 0:
+            assert self._state is not None
+            state = self.policy.mask_state(self._state, starts) if starts.any() else self._state
         if self._graphs is not None:
             return self._graphs(index, obs, state)
         with torch.set_grad_enabled(self._keeps_graph):
@@ -288,7 +302,8 @@ class EpisodeAlgorithm(OnPolicyAlgorithm):
 
     def _beyond_time_limits(self, rewards: NDArray, dones: NDArray, infos: Any, state: State) -> NDArray:
         """The rewards (N,), with what was still to be expected where a time limit cut an episode short."""
-        cut = np.flatnonzero(dones & info_array(infos, "TimeLimit.truncated", False).astype(np.bool_)).tolist()
+        truncated = infos.truncated if isinstance(infos, Infos) else info_array(infos, "TimeLimit.truncated", False)
+        cut = np.flatnonzero(dones & np.asarray(truncated, np.bool_)).tolist()
         if not cut:
             return rewards
         last = stack([self.policy.obs_to_tensor(infos[env]["terminal_observation"])[0] for env in cut])  # (m, 1, ...)
@@ -339,13 +354,6 @@ class EpisodeAlgorithm(OnPolicyAlgorithm):
                 seen = map_obs(lambda part, envs=envs: part[:, envs], observations)  # type: ignore[misc]
                 state = tuple(part[envs] for part in rollout.first_state)
                 yield batch.of(envs), self.policy.unroll(seen, state, starts[:, envs])
-
-    def policy_loss(self, batch: Batch, log_probs: Tensor, part: int, weights: Tensor) -> Tensor:
-        """REINFORCE's or PPO's loss for a part of the actions, out of log_probs (T, N, P)."""
-        if batch.old_log_probs is None:
-            return reinforce_loss(log_probs[..., part], batch.advantages, weights)
-        old = batch.old_log_probs[..., part]
-        return clipped_loss(log_probs[..., part], old, batch.advantages, weights, self.clip_range)
 
     def gradient_step(self, losses: dict[str, Tensor]) -> dict[str, float]:
         """One step against the sum of the losses; returns what to log."""
@@ -410,10 +418,21 @@ class EpisodeAlgorithm(OnPolicyAlgorithm):
         return (modules if self.average is None else [*modules, "average"]), variables
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "_state", "_graphs"]
+        return [*super()._excluded_save_params(), "_state", "_new_state", "_graphs"]
 
 
 def _pick(part: Any, envs: NDArray) -> Any:
     if part is None:
         return None
     return tuple(one[:, envs] for one in part) if isinstance(part, tuple) else part[:, envs]
+
+
+def stack(items: list[Any]) -> Any:
+    """T observations or outputs of (N, ...) as one of (T, N, ...): tensors, and dicts and tuples of them."""
+    first = items[0]
+    if isinstance(first, Tensor):
+        return torch.stack(items)
+    if isinstance(first, dict):
+        return {name: stack([item[name] for item in items]) for name in first}
+    parts = [stack(list(column)) for column in zip(*items, strict=True)]
+    return type(first)(*parts) if hasattr(first, "_fields") else tuple(parts)

@@ -336,11 +336,12 @@ class RAMPolicy(CorePolicy):
         sent += [scores[chosen] for scores, chosen in zip(self._scores, choices.cpu().numpy().T, strict=True)]
         return (location, choices), np.concatenate(sent, axis=1, dtype=np.float32)
 
-    def log_probs(self, outputs: Outputs, actions: tuple[Tensor, ...]) -> Tensor:
-        """Log-probabilities (T, N, 1 + P) of locations (T, N, 2) and of each of the choices (T, N, P)."""
+    def log_probs(self, outputs: Outputs, actions: tuple[Tensor, ...], parts: int | None = None) -> Tensor:
+        """Log-probabilities (T, N, 1 + P) of locations (T, N, 2) and of choices (T, N, P), or of the first `parts` of these."""
         locations, choices = actions
         where = location_log_prob(locations, outputs.location_mean, self.std)
-        picked = [choice_log_prob(choices[..., part], logits) for part, logits in enumerate(outputs.logits)]
+        wanted = outputs.logits[: None if parts is None else parts - 1]
+        picked = [choice_log_prob(choices[..., part], logits) for part, logits in enumerate(wanted)]
         return torch.stack([where, *picked], dim=-1)
 
     def _actions(self, output: Outputs, deterministic: bool) -> NDArray[np.float32]:

@@ -14,7 +14,7 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
-from .losses import baseline_loss, choice_entropy, classification_loss, gains
+from .losses import baseline_loss, choice_entropy, classification_loss, gains, policy_loss
 from .on_policy import Batch, EpisodeAlgorithm, OnPolicyHyperparams, Rollout
 from .policy import Outputs, RAMPolicy, current_names
 from .vec_env import stack_infos
@@ -108,25 +108,28 @@ class RAM(EpisodeAlgorithm):
 
     def losses(self, batch: Batch, outputs: Outputs) -> dict[str, Tensor]:
         """The terms of the loss (section 3.2), weighted."""
-        log_probs = self.policy.log_probs(outputs, batch.actions)  # (T, N, 1 + P), log pi(l_t), log pi(a_t)
+        hybrid, (_, *looks) = self.class_loss == "cross_entropy", self.policy.choices
+        parts = 1 if hybrid and not looks else None
+        log_probs = self.policy.log_probs(outputs, batch.actions, parts)  # (T, N, 1 + P), log pi(l_t), log pi(a_t)
         everywhere = torch.ones_like(batch.looked_at)
+
+        def reinforce(part: int, weights: Tensor) -> Tensor:  # -log pi (R_t - b_t), or PPO's loss
+            return policy_loss(log_probs[..., part], batch.old(part), batch.advantages, weights, self.clip_range)
+
         # (b_t - R_t)^2
         losses = {"baseline_loss": self.vf_coef * baseline_loss(self.baseline(outputs, batch.labels), batch.returns)}
-        # REINFORCE: -log pi(l_t) (R_t - b_t), for the locations that were looked at
         if self.policy.options.location_policy == "learned":
             weight = self.location_coef * self.policy.std**2
-            losses["location_loss"] = weight * self.policy_loss(batch, log_probs, 0, batch.looked_at)
-        _, *looks = self.policy.choices
-        chosen_by_reward = outputs.logits
-        if self.class_loss == "cross_entropy":  # The hybrid loss: -log pi(a* | h_t) of the true class a*.
+            losses["location_loss"] = weight * reinforce(0, batch.looked_at)
+        if hybrid:  # -log pi(a* | h_t) of the true class a*
             assert batch.labels is not None
             counts = everywhere if self.class_loss_steps == "all" else 1 - batch.looked_at
             losses["class_loss"] = classification_loss(outputs.logits[0], batch.labels, counts)
-            chosen_by_reward = outputs.logits[1:]
         else:
-            losses["class_loss"] = self.policy_loss(batch, log_probs, 1, everywhere)
+            losses["class_loss"] = reinforce(1, everywhere)
         for part, name in enumerate(looks, start=2):
-            losses[f"{name}_loss"] = self.policy_loss(batch, log_probs, part, everywhere if name == "stop" else batch.looked_at)
+            losses[f"{name}_loss"] = reinforce(part, everywhere if name == "stop" else batch.looked_at)
+        chosen_by_reward = outputs.logits[1:] if hybrid else outputs.logits
         if chosen_by_reward:
             entropy = torch.stack([choice_entropy(logits).mean() for logits in chosen_by_reward]).sum()
             losses["entropy_loss"] = -self.entropy_weight() * entropy
@@ -177,10 +180,11 @@ class RAM(EpisodeAlgorithm):
         """See SB3's `set_env`.
 
         Raises:
-            ValueError: the policy takes the scene to be of another size than it is.
+            ValueError: the environment's scenes are of another size than the policy takes them to be, or there is something else
+                to choose.
         """
         super().set_env(env, force_reset)
-        self._check_scene_size()
+        self._check_env()
 
     def _setup_model(self) -> None:
         self.policy_kwargs = current_names(self.policy_kwargs)
@@ -188,7 +192,7 @@ class RAM(EpisodeAlgorithm):
             self.policy_kwargs.setdefault("location_policy", vars(self).pop("location_policy"))
         super()._setup_model()
         self._set_std()
-        self._check_scene_size()
+        self._check_env()
         options = self.policy.options
         if options.baseline_by_class and self.class_loss != "cross_entropy":
             raise ValueError(f'baseline_by_class needs class_loss="cross_entropy" for its labels, got {self.class_loss!r}')
@@ -207,7 +211,10 @@ class RAM(EpisodeAlgorithm):
             for policy in (self.policy, self.acting_policy):
                 policy.std = std
 
-    def _check_scene_size(self) -> None:
+    def _check_env(self) -> None:
+        choices = getattr(self.env and self.env.action_space, "choices", self.policy.choices)
+        if list(choices.values()) != list(self.policy.choices.values()):
+            raise ValueError(f"the environment must let the model choose {self.policy.choices}, got {choices}")
         assumed, shape = self.policy.scene_size, self.env and getattr(self.env.observation_space, "scene_shape", None)
         if assumed is not None and shape and tuple(np.broadcast_to(assumed, 2)) != tuple(shape[-2:]):
             raise ValueError(f"scene_size must be that of the environment's scenes, {list(shape[-2:])}, got {assumed!r}")

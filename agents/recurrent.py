@@ -186,14 +186,3 @@ def map_obs(function: Callable[[Tensor], Tensor], obs: Observations) -> Observat
 def num_rows(obs: Observations) -> int:
     """N."""
     return len(next(iter(obs.values())) if isinstance(obs, dict) else obs)
-
-
-def stack(items: list[Any]) -> Any:
-    """T observations or outputs of (N, ...) as one of (T, N, ...): tensors, and dicts and tuples of them."""
-    first = items[0]
-    if isinstance(first, Tensor):
-        return torch.stack(items)
-    if isinstance(first, dict):
-        return {name: stack([item[name] for item in items]) for name in first}
-    parts = [stack(list(column)) for column in zip(*items, strict=True)]
-    return type(first)(*parts) if hasattr(first, "_fields") else tuple(parts)

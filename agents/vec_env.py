@@ -229,7 +229,7 @@ class Infos(Sequence):
         self, num_envs: int, info: _Info, truncated: NDArray[np.bool_] | None = None, dones: NDArray[np.bool_] | None = None
     ) -> None:
         self._num_envs, self._info = num_envs, info
-        self._truncated, self._dones = truncated, dones
+        self.truncated, self._dones = truncated, dones
         self._final_info: _Info = {}
         self._final_obs: Any = None  # By environment.
         self._episodes: tuple[NDArray, NDArray, float] | None = None
@@ -252,8 +252,8 @@ class Infos(Sequence):
         Raises:
             KeyError: it is not told of all of them, and there is no default.
         """
-        if name == "TimeLimit.truncated" and self._truncated is not None:
-            return self._truncated
+        if name == "TimeLimit.truncated" and self.truncated is not None:
+            return self.truncated
         values, told = _fact(self._info, name)
         if self._dones is not None and self._final_info is not self._info:
             at_end, told_at_end = _fact(self._final_info, name)
@@ -285,14 +285,14 @@ class Infos(Sequence):
         return iter(self[:])
 
     def _split(self) -> list[dict[str, Any]]:
-        if self._truncated is None:
+        if self.truncated is None:
             return _split_info(self._info, self._num_envs)
-        infos = _split_info({**self._info, "TimeLimit.truncated": self._truncated}, self._num_envs)
+        infos = _split_info({**self._info, "TimeLimit.truncated": self.truncated}, self._num_envs)
         if self._dones is None:
             return infos
         final_infos = _split_info(self._final_info, self._num_envs) if self._final_info is not self._info else infos
         for env in np.flatnonzero(self._dones).tolist():
-            infos[env] = {**final_infos[env], "TimeLimit.truncated": bool(self._truncated[env])}
+            infos[env] = {**final_infos[env], "TimeLimit.truncated": bool(self.truncated[env])}
             infos[env]["terminal_observation"] = self._final_obs[env]
             if self._episodes is not None:
                 infos[env]["episode"] = self._episode(env)

@@ -86,23 +86,20 @@ class Catch(Task):
     def _begin_looking(self, where: NDArray[np.bool_], draws: NDArray) -> None:
         """Place the first glimpses, where there are any."""
 
-    def step(self, action: Any, num_actions: int | None, where: NDArray[np.bool_] | None) -> None:
-        """Move the paddle."""
+    def step(self, action: Any, num_actions: int | None, where: NDArray[np.bool_] | None) -> NDArray[np.float64]:
+        """Move the paddle; the reward is 1 for a ball caught."""
         moves = check_choice("action", action, len(MOVES), () if num_actions is None else (num_actions,))
-        self._play(moves.reshape(-1), where)
+        return self._play(moves.reshape(-1), where)
 
-    def _play(self, moves: NDArray[np.int64], where: NDArray[np.bool_] | None) -> None:
+    def _play(self, moves: NDArray[np.int64], where: NDArray[np.bool_] | None) -> NDArray[np.float64]:
         where = self._everywhere if where is None else where
         self._draw(where, 0)
         _advance(moves, where, self.size, self.ball, self.speed, self.paddle, self.terminated, self.caught)
         self._draw(where, 255)
+        return self.caught.astype(np.float64)
 
     def _draw(self, where: NDArray[np.bool_], grey: int) -> None:
         _draw_pixels(self.screens, self.margin, self.size, self.ball, self.paddle, where, grey)
-
-    def reward(self) -> NDArray[np.float64]:
-        """(N,), 1 for a ball caught."""
-        return self.caught.astype(np.float64)
 
     def observe(self) -> Any:
         """The screens (N, size, size), 0 or 1."""
@@ -125,7 +122,7 @@ class Catch(Task):
         return Frame(
             scene=in_unit_range(self.screens[env, inner, inner]),
             look=look,
-            lines=(*lines, f"reward {self.reward()[env]:g}"),
+            lines=(*lines, f"reward {self.caught[env]:d}"),
             names=MOVES,
             scores=scores,
             choice=move,
@@ -191,11 +188,12 @@ class GlimpseCatch(Catch):
     def _begin_looking(self, where: NDArray[np.bool_], draws: NDArray) -> None:
         self.gaze.begin(where, draws)
 
-    def step(self, action: Any, num_actions: int | None, where: NDArray[np.bool_] | None) -> None:
-        """Move the paddle and look at the location given."""
+    def step(self, action: Any, num_actions: int | None, where: NDArray[np.bool_] | None) -> NDArray[np.float64]:
+        """Move the paddle and look at the location given; the reward is 1 for a ball caught."""
         locations, choices = self.codec.decode(action, num_actions)
-        self._play(choices["move"], where)
+        rewards = self._play(choices["move"], where)
         self.gaze.look(locations, choices.get("zoom"), where)
+        return rewards
 
     def observe(self) -> dict[str, NDArray[np.float32]]:
         """See `Gaze.observe`."""

@@ -156,7 +156,7 @@ class GlimpseClassification(Task):
         self.costs[where] = 0
         self.correct[where] = self.terminated[where] = False
 
-    def step(self, action: Any, num_actions: int | None, where: NDArray[np.bool_] | None) -> None:
+    def step(self, action: Any, num_actions: int | None, where: NDArray[np.bool_] | None) -> NDArray[np.float64]:
         """Look at the next location in the environments of the mask `where` (None: all); see `ActionCodec.decode`."""
         locations, choices = self.codec.decode(action, num_actions)
         if where is None:
@@ -175,9 +175,6 @@ class GlimpseClassification(Task):
         self.correct = self.terminated & (choices["class"] == self.labels)
         if self.glimpse_cost:
             self.costs = self.glimpse_cost * ~self.terminated
-
-    def reward(self) -> NDArray[np.float64]:
-        """(N,), the reward of the last step."""
         return self.correct - self.costs
 
     def observe(self) -> dict[str, NDArray[np.float32]]:
@@ -205,7 +202,7 @@ class GlimpseClassification(Task):
         return Frame(
             scene=in_unit_range(self.gaze.retina.inner(self.scenes[env])),
             look=look_of(self.gaze, self.scenes, env),
-            lines=(*lines, f"reward {self.reward()[env]:g}"),
+            lines=(*lines, f"reward {self.correct[env] - self.costs[env]:g}"),
             names=self.choice_names,
             scores=scores,
             choice=choices.get("class"),

@@ -157,11 +157,11 @@ class GlimpseEnv(TaskEnv, gym.Env):
         """
         if self._needs_reset:
             raise gym.error.ResetNeeded("there is no episode under way: call reset() before step()")
-        self.task.step(action, None, None)
+        reward = float(self.task.step(action, None, None)[0])
         self._needs_reset = terminated = bool(self.task.terminated[0])
         if self._renderer is not None:
             self._renderer.step(action, None, ~_EVERY)
-        return take(self.task.observe(), 0), float(self.task.reward()[0]), terminated, False, self._info()
+        return take(self.task.observe(), 0), reward, terminated, False, self._info()
 
     def render(self) -> Any:
         """The picture (H, W, 3) of the current step; in the mode "human" the window shows it, as it does after each step anyway.

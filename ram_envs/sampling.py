@@ -22,15 +22,31 @@ def draw_keys(rng: np.random.Generator, size: int) -> NDArray[np.uint64]:
     return rng.integers(0, 2**64, size, dtype=np.uint64)
 
 
-def start_streams(keys: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """The first states (n,) of the streams with these keys (n,); near keys give unlike streams."""
-    return _mix_all(keys + _GOLDEN)
+@njit(cache=True)
+def _mix(bits):
+    bits = (bits ^ (bits >> np.uint64(30))) * _MIX_1
+    bits = (bits ^ (bits >> np.uint64(27))) * _MIX_2
+    return bits ^ (bits >> np.uint64(31))
 
 
-def draw_uniform(streams: NDArray[np.uint64], size: int) -> tuple[NDArray[np.floating], NDArray[np.uint64]]:
+@njit(cache=True)
+def start_streams(keys):
+    """The first states (n,) of the streams with these keys (n,), uint64; near keys give unlike streams."""
+    states = np.empty_like(keys)
+    for n in range(len(keys)):
+        states[n] = _mix(keys[n] + _GOLDEN)
+    return states
+
+
+@njit(cache=True)
+def draw_uniform(streams, size):
     """Draws from [0, 1), (n, size), and the streams' next states (n,)."""
-    draws = np.empty((len(streams), size))
-    return draws, _fill(streams, draws)
+    draws, after = np.empty((len(streams), size)), streams.copy()
+    for n in range(len(streams)):
+        for i in range(size):
+            after[n] += _GOLDEN
+            draws[n, i] = (_mix(after[n]) >> np.uint64(11)) * 2.0**-53
+    return draws, after
 
 
 class EpochOrder:
@@ -78,29 +94,3 @@ class EpochOrder:
             rng = np.random.default_rng([self.key or 0, epoch])
             self._shuffles[epoch] = rng.permutation(self.num_images)
         return self._shuffles[epoch]
-
-
-@njit(cache=True)
-def _fill(streams, draws):
-    """Fill the draws (n, size); return the next states (n,)."""
-    after = streams.copy()
-    for n in range(len(streams)):
-        for i in range(draws.shape[1]):
-            after[n] += _GOLDEN
-            draws[n, i] = (_mix(after[n]) >> np.uint64(11)) * 2.0**-53
-    return after
-
-
-@njit(cache=True)
-def _mix_all(bits):
-    mixed = np.empty_like(bits)
-    for n in range(len(bits)):
-        mixed[n] = _mix(bits[n])
-    return mixed
-
-
-@njit(cache=True)
-def _mix(bits):
-    bits = (bits ^ (bits >> np.uint64(30))) * _MIX_1
-    bits = (bits ^ (bits >> np.uint64(27))) * _MIX_2
-    return bits ^ (bits >> np.uint64(31))

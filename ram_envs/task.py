@@ -93,16 +93,15 @@ class Task:
         """
         raise NotImplementedError
 
-    def step(self, action: Any, num_actions: int | None, where: NDArray[np.bool_] | None) -> None:
+    def step(self, action: Any, num_actions: int | None, where: NDArray[np.bool_] | None) -> NDArray[np.float64]:
         """Take one step in the environments of the mask `where` (None: all); num_actions is N, None for a single action.
+
+        Returns:
+            the rewards (N,); those of other environments do not count.
 
         Raises:
             ValueError: a bad action; nothing has changed then.
         """
-        raise NotImplementedError
-
-    def reward(self) -> NDArray[np.float64]:
-        """(N,), the reward of the last step; 0 where an episode has just begun."""
         raise NotImplementedError
 
     def observe(self) -> Any:

@@ -11,7 +11,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
-from ram_envs.env import TaskEnv, check_reset_options, take
+from ram_envs.env import TaskEnv, check_reset_options
 from ram_envs.rendering import RENDER_MODES
 from ram_envs.sampling import draw_keys
 
@@ -96,11 +96,11 @@ class GlimpseVectorEnv(TaskEnv, VectorEnv):
             raise gym.error.ResetNeeded(
                 f"environments {np.flatnonzero(over).tolist()} are over: call reset(options={{'reset_mask': mask}}) before step()"
             )
-        self.task.step(actions, self.num_envs, ~over if some_over else None)
+        reward = self.task.step(actions, self.num_envs, ~over if some_over else None)
         if some_over:
             self.task.begin(over, {})
+            reward[over] = 0
         terminated = self.task.terminated.copy()
-        reward = self.task.reward()
         self._done = terminated.copy()
         truncated = np.zeros(self.num_envs, np.bool_)
         began = over
@@ -140,8 +140,12 @@ class GlimpseVectorEnv(TaskEnv, VectorEnv):
     def _reset_at_once(self, over: NDArray[np.bool_]) -> tuple[Any, dict[str, Any]]:
         final = self.task.observe()
         final_obs = np.full(self.num_envs, None, dtype=object)
-        for env in np.flatnonzero(over).tolist():
-            final_obs[env] = take(final, env)
+        where = np.flatnonzero(over).tolist()
+        if isinstance(final, dict):
+            final_obs[over] = [{name: values[env] for name, values in final.items()} for env in where]
+        else:
+            for env in where:
+                final_obs[env] = final[env]
         final_info = self._info(over)
         self.task.begin(over, {})
         self._done = np.zeros(self.num_envs, np.bool_)

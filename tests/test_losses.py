@@ -15,6 +15,7 @@ from agents.losses import (
     gains,
     hold_inside,
     location_log_prob,
+    policy_loss,
     reinforce_loss,
 )
 
@@ -151,3 +152,10 @@ def test_gains_by_hand():
     up, down = math.log(3 / 4) - math.log(1 / 2), math.log(1 / 4) - math.log(1 / 2)
     # First: sure of the right class, then as unsure as before. Second: sure of the wrong one, then its episode ends.
     torch.testing.assert_close(gains(logits, labels, dones), torch.tensor([[up, down], [-up, 0], [0, 0]]))
+
+
+def test_policy_loss_is_reinforces_until_actions_are_learned_from_again():
+    log_probs, advantages, weights = torch.tensor([[-1.0, -2.0]]), torch.tensor([[2.0, -1.0]]), torch.ones(1, 2)
+    assert policy_loss(log_probs, None, advantages, weights, 0.2) == reinforce_loss(log_probs, advantages, weights) == 0.0
+    old = log_probs - torch.tensor([[0.5, 0.0]])  # The first action is e^0.5 times as likely as it was: clipped at 1.2.
+    torch.testing.assert_close(policy_loss(log_probs, old, advantages, weights, 0.2), torch.tensor(-(1.2 * 2 - 1) / 2))

@@ -12,10 +12,10 @@ torch = pytest.importorskip("torch")
 from gymnasium import spaces
 from torch import Tensor, nn
 
-from agents.on_policy import OnPolicyHyperparams
+from agents.on_policy import OnPolicyHyperparams, stack
 from agents.policy import RAMPolicyOptions
 from agents.ram import RAMHyperparams
-from agents.recurrent import CorePolicy, Options, map_obs, num_rows, stack
+from agents.recurrent import CorePolicy, Options, map_obs, num_rows
 
 
 class Counted(NamedTuple):
