@@ -422,6 +422,6 @@ def test_the_locations_width_is_annealed(tmp_path):
 
 def test_an_environment_with_other_choices_is_refused():
     model = make_model(vec_env(2, stop_action=True))
+    other = make_vec_env("GlimpseMNIST-v0", 2, dataset=(np.zeros((12, 28, 28), np.uint8), np.arange(12)), num_glimpses=T)
     with pytest.raises(ValueError, match=r"must let the model choose \{'class': 10, 'stop': 2\}, got \{'class': 12\}"):
-        images = np.zeros((12, 28, 28), np.uint8), np.arange(12)
-        model.set_env(make_vec_env("GlimpseMNIST-v0", 2, dataset=images, num_glimpses=T))
+        model.set_env(other)
