@@ -10,8 +10,9 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor, nn
 
-from .cores import State, find_class
+from .cores import State
 from .extractor import default_extractor
+from .glimpse_networks import find_class
 from .policy import CORES
 
 try:

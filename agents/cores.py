@@ -11,9 +11,6 @@ from torch import Tensor, nn
 State = Sequence[Tensor]  # What is carried from step to step, each (N, ...).
 
 
-RELU_GAIN = 2**0.5  # Of the weights before rectified units.
-
-
 class Core(Protocol):
     """What carries the state from step to step; any `torch.nn.Module` with these will do as `core`.
 
@@ -94,25 +91,6 @@ class NoCore(nn.Module):
 
 
 OTHER_CORES: dict[str, type[nn.Module]] = {"lstm": LSTMCore, "gru": GRUCore, "none": NoCore}
-
-
-def find_class(name: str, given: str | type, known: dict[str, Any]) -> Any:
-    """The class that an argument names, or is.
-
-    Raises:
-        ValueError: it is neither.
-    """
-    if isinstance(given, str) and given in known:
-        return known[given]
-    if isinstance(given, type) and issubclass(given, nn.Module):
-        return given
-    raise ValueError(f"{name} must be one of {tuple(known)} or a class of torch modules, got {given!r}")
-
-
-def init_linear(layer: nn.Linear, gain: float) -> None:
-    """Orthogonal weights, no bias."""
-    nn.init.orthogonal_(layer.weight, gain)
-    nn.init.zeros_(layer.bias)
 
 
 def lstm_sequence(inputs: Tensor, state: tuple[Tensor, Tensor], cell: torch.nn.LSTMCell) -> tuple[Tensor, Tensor]:

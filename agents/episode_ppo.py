@@ -16,8 +16,9 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
 from torch import Tensor, nn
 
-from .cores import State, find_class, init_linear
+from .cores import State
 from .extractor import default_extractor
+from .glimpse_networks import find_class, init_linear
 from .losses import baseline_loss, policy_loss
 from .on_policy import Batch, EpisodeAlgorithm, OnPolicyHyperparams, Rollout
 from .optimizers import default_optimizer_kwargs
@@ -88,8 +89,8 @@ class RecurrentPolicy(CorePolicy):
         else:
             self.action_head = heads(core_size)
         self.value_head = nn.Linear(core_size, 1)
-        init_linear(self.action_head, ACTION_GAIN)
-        init_linear(self.value_head, 1.0)
+        init_linear(ACTION_GAIN, self.action_head)
+        init_linear(1.0, self.value_head)
         self.optimizer = self.optimizer_class(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)  # type: ignore[call-arg]
 
     def encode(self, obs: Observations) -> Tensor:

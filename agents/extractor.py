@@ -6,8 +6,7 @@ from gymnasium import spaces
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, CombinedExtractor, FlattenExtractor
 from torch import Tensor
 
-from .cores import find_class
-from .glimpse_networks import GlimpseInput
+from .glimpse_networks import GlimpseInput, find_class
 from .policy import GLIMPSE_NETWORKS
 
 

@@ -7,13 +7,14 @@ the paper compares its model with (section 4.1), and a modern one.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 
-from .cores import RELU_GAIN, init_linear
+RELU_GAIN = 2**0.5  # Of the weights before rectified units.
 
 
 class GlimpseInput(nn.Module):
@@ -87,8 +88,7 @@ class ConvGlimpseNetwork(nn.Module):
         self.what = nn.Linear(num_scales * cells * cells * many, hidden_size)
         self.where = nn.Linear(where_size, hidden_size)
         self.both = nn.Linear(2 * hidden_size, output_size)
-        for layer in (self.what, self.where, self.both):
-            init_linear(layer, RELU_GAIN)
+        init_linear(RELU_GAIN, self.what, self.where, self.both)
         for filters in (self.strokes, self.parts):
             nn.init.kaiming_normal_(filters.weight)
             nn.init.zeros_(filters.bias)  # type: ignore[arg-type]
@@ -109,8 +109,7 @@ class FullyConnected(nn.Module):
         super().__init__()
         self.first = nn.Linear(math.prod(glimpse_shape), hidden_size)
         self.second = nn.Linear(hidden_size, output_size)
-        for layer in (self.first, self.second):
-            init_linear(layer, RELU_GAIN)
+        init_linear(RELU_GAIN, self.first, self.second)
 
     def forward(self, glimpse: Tensor, where: Tensor) -> Tensor:
         return self.second(self.first(glimpse.flatten(1)).relu()).relu()  # (N, k, g, g) -> (N, output)
@@ -127,7 +126,7 @@ class Convolutional(nn.Module):
         if side < 1:
             raise ValueError(f"the filters are 10x10, got glimpses of {glimpse_shape[-1]}x{glimpse_shape[-1]}")
         self.units = nn.Linear(hidden_size * side * side, output_size)
-        init_linear(self.units, RELU_GAIN)
+        init_linear(RELU_GAIN, self.units)
 
     def forward(self, glimpse: Tensor, where: Tensor) -> Tensor:
         features = self.filters(_as_image(glimpse)).relu()  # (N, hidden, s, s)
@@ -146,7 +145,7 @@ class ResidualCNN(nn.Module):
             channels = width
         self.stages = nn.Sequential(*stages)
         self.units = nn.Linear(2 * channels, output_size)
-        init_linear(self.units, RELU_GAIN)
+        init_linear(RELU_GAIN, self.units)
 
     def forward(self, glimpse: Tensor, where: Tensor) -> Tensor:
         features = self.stages(_as_image(glimpse))  # (N, 4 hidden, s, s)
@@ -188,6 +187,26 @@ def _per_scale(name: str, given: float | list[float], glimpse_shape: tuple[int, 
     if values.shape not in ((), glimpse_shape[:1]):
         raise ValueError(f"{name} must be a number or one for each of the {glimpse_shape[0]} scales, got {given!r}")
     return values.reshape(-1, *(1,) * (len(glimpse_shape) - 1))
+
+
+def find_class(name: str, given: str | type, known: dict[str, Any]) -> Any:
+    """The class that an argument names, or is.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if isinstance(given, str) and given in known:
+        return known[given]
+    if isinstance(given, type) and issubclass(given, nn.Module):
+        return given
+    raise ValueError(f"{name} must be one of {tuple(known)} or a class of torch modules, got {given!r}")
+
+
+def init_linear(gain: float, *layers: nn.Linear) -> None:
+    """Orthogonal weights, no bias."""
+    for layer in layers:
+        nn.init.orthogonal_(layer.weight, gain)
+        nn.init.zeros_(layer.bias)
 
 
 OTHER_GLIMPSE_NETWORKS: dict[str, type[nn.Module]] = {

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor, nn
 
-from .cores import OTHER_CORES, RELU_GAIN, State, find_class, init_linear
-from .glimpse_networks import OTHER_GLIMPSE_NETWORKS, GlimpseInput
+from .cores import OTHER_CORES, State
+from .glimpse_networks import OTHER_GLIMPSE_NETWORKS, RELU_GAIN, GlimpseInput, find_class, init_linear
 from .location import Saliency, first_path
 from .losses import choice_log_prob, location_log_prob
 from .optimizers import MuonBeside, default_optimizer_kwargs
@@ -43,8 +43,7 @@ class GlimpseNetwork(nn.Module):
         self.where = nn.Linear(where_size, hidden_size)
         # One matrix for both: Linear(h_g) + Linear(h_l) = Linear([h_g, h_l]).
         self.both = nn.Linear(2 * hidden_size, output_size)
-        for layer in (self.what, self.where, self.both):
-            init_linear(layer, RELU_GAIN)
+        init_linear(RELU_GAIN, self.what, self.where, self.both)
 
     def forward(self, glimpse: Tensor, location: Tensor) -> Tensor:
         what = self.what(glimpse.flatten(1))  # (N, k, g, g) -> (N, hidden)
@@ -61,7 +60,7 @@ class ReLUCore(nn.Module):
         super().__init__()
         # One matrix for both: Linear(h) + Linear(g) = Linear([h, g]).
         self.both = nn.Linear(hidden_size + input_size, hidden_size)
-        init_linear(self.both, 1.0)
+        init_linear(1.0, self.both)
         with torch.no_grad():
             # A recurrent start that forgets slowly and mixes nothing (Le, Jaitly and Hinton 2015, at half their scale).
             self.both.weight[:, :hidden_size] = RECURRENT_START * torch.eye(hidden_size)
@@ -258,9 +257,8 @@ class RAMPolicy(CorePolicy):
             self.location_head = nn.Sequential(nn.Linear(o.core_size + seen, o.location_hidden), nn.ReLU(), self.location_head)
         if self.scene_size is not None:
             self.saliency = Saliency(self.input.glimpse_shape, o.core_size, self.scene_size)
-        path = first_path(o.path_steps, o.path_start) / o.path_scale
-        if o.path_steps > 0:
-            self.path = nn.Parameter(path)  # (path_steps, 2)
+        if o.path_steps > 0 or o.path_start:
+            self.path = nn.Parameter(first_path(o.path_steps, o.path_start) / o.path_scale)  # (path_steps, 2)
         self.class_head = nn.Linear(o.core_size, first)
         if others:
             self.look_head = nn.Linear(o.core_size, sum(others))
