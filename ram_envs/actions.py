@@ -91,6 +91,7 @@ class ActionCodec:
             raise ValueError(f"location_grid must be a whole number from 1 to {most}, got {location_grid!r}")
         self.choices, self.action_format, self.location_grid = choices, action_format, int(location_grid)
         self._sizes = np.array(list(choices.values()))
+        self._keys = {"location", *choices}
         self._length = 2 + int(self._sizes.sum())  # Of a Box action.
         self._grid = (self.location_grid, self.location_grid, *choices.values())
         self.space: spaces.Space
@@ -144,7 +145,7 @@ class ActionCodec:
         return np.stack(parts, axis=1) if self.action_format == "multidiscrete" else np.ravel_multi_index(parts, self._grid)
 
     def _decode_dict(self, action: Any, batch: tuple[int, ...]) -> _Decoded:
-        if not isinstance(action, dict) or action.keys() != {"location", *self.choices}:
+        if not isinstance(action, dict) or action.keys() != self._keys:
             names = ", ".join(f'"{name}"' for name in ("location", *self.choices))
             raise ValueError(
                 f"action must be a dict with the keys {names}, or an array of the shape {(*batch, self._length)}, got {action!r}"
@@ -218,10 +219,20 @@ def check_choice(name: str, given: Any, size: int | tuple[int, ...], shape: tupl
     values = as_array(given)
     if values.shape != shape or values.dtype.kind not in "iu":
         raise ValueError(f"{name} must hold whole numbers of the shape {shape}, got {given!r}")
-    if values.min() < 0 or (values >= size).any():
+    values = values.astype(np.int64, copy=False)
+    if not _all_below(values.ravel(), np.atleast_1d(size)):
         allowed = f"0..{size - 1}" if isinstance(size, int) else f"0..{[one - 1 for one in size]}"
         raise ValueError(f"{name} must lie in {allowed}, got {given!r}")
     return values
+
+
+@njit(cache=True)
+def _all_below(values, sizes):
+    """Whether all values (n,) lie in 0..size - 1; the sizes (P,) take turns."""
+    for n in range(len(values)):
+        if not 0 <= values[n] < sizes[n % len(sizes)]:
+            return False
+    return True
 
 
 @njit(cache=True)

@@ -13,12 +13,14 @@ from typing import Any
 
 import numpy as np
 from gymnasium import spaces
-from numba import njit
+from numba import literally, njit
 from numpy.typing import NDArray
 
 MAX_RELATIVE_WIDTH = 4  # The widest patch may be this many times as wide as the longer side of the image, no more.
 _MOST_DOUBLINGS = 60  # Of a patch's width, which is an int64.
 _STATISTICS = (100, 10)  # Batches, and scenes in each: large scenes need not all be held at once.
+_NUM_KNOWN = 5  # Levels of width, each twice as wide as the one before, of which the compiler knows all lengths.
+_LANES = 8  # Rows of sums are whole registers.
 _U = np.uint64  # Unsigned indices need no check for negative ones, so that the loops over pixels are vectorised.
 
 
@@ -57,7 +59,9 @@ class Retina:
         self.glimpse_shape = (self.num_scales, *channels, self.glimpse_size, self.glimpse_size)
         self._scenes_shape = (*channels, *(self.margin + side for side in self.image_shape[-2:]))
         self._checked: NDArray | None = None  # The scenes last looked at.
-        self._cut = _patch_cutter(self.glimpse_size, self.num_scales + self.num_zooms - 1, self.dtype.name)
+        num_levels = self.num_scales + self.num_zooms - 1
+        self._columns = -(-(self.glimpse_size << np.arange(num_levels)) // _LANES) * _LANES
+        self._cut = _patch_cutter(self.glimpse_size, num_levels, self.dtype.name)
 
     def __reduce__(self) -> Any:
         """A copy compiles its loops anew."""
@@ -90,7 +94,7 @@ class Retina:
         patches = np.empty((len(scenes), *self.glimpse_shape), np.float32)
         channels = (len(scenes), -1, *scenes.shape[-2:])
         cells = (len(scenes), self.num_scales, -1, self.glimpse_size**2)
-        if not self._cut(scenes.reshape(channels), locations, zooms, patches.reshape(cells), self.margin):
+        if not self._cut(scenes.reshape(channels), locations, zooms, patches.reshape(cells), self.margin, self._columns):
             raise ValueError("locations must be finite, got a NaN or an infinity")
         return patches
 
@@ -117,8 +121,8 @@ class Retina:
         return float(values.mean()), values.std(axis=1).tolist()
 
     def _pixels_behind(self) -> int:
-        """The pixels behind the last scene: a margin below it."""
-        return (self.margin + 1) * self._scenes_shape[-1]
+        """The pixels behind the last scene: a margin below it, and what a register reads beside the last row."""
+        return (self.margin + 1) * self._scenes_shape[-1] + _LANES
 
     def _check_scenes(self, scenes: NDArray) -> None:
         """See that the scenes have their margin, and that what is read behind the last one belongs to them."""
@@ -285,59 +289,97 @@ def _find_corners(locations, sides, widths, corners):
 
 @lru_cache(maxsize=64)
 def _patch_cutter(size: int, num_levels: int, dtype: str) -> Callable[..., bool]:
-    """Compile the loops for glimpses of one size and patches of size, 2 size, ... 2^(num_levels - 1) size pixels.
-
-    Where the compiler knows all lengths it leaves no scalar rests; for the first five levels they are written as constants.
-    """
+    """Compile the loops for glimpses of one size and patches of size, 2 size, ... 2^(num_levels - 1) size pixels."""
     # 16 bits hold the sum of 16 x 16 bytes, and twice as many fit into a register as of 32 bits.
-    number = np.float32 if dtype == "float32" else np.uint16 if num_levels <= 5 else np.uint32
-    brightest = 1.0 if dtype == "float32" else 255.0
+    number = np.float32 if dtype == "float32" else np.uint16 if num_levels <= _NUM_KNOWN else np.uint32
+    brightest = 1 if dtype == "float32" else 255
+    num_sums = ((size * size) << (num_levels - 1)) + _LANES
 
     @njit(cache=True)
-    def cut(scenes, locations, zooms, patches, margin):
-        """Fill patches (N, k, C, g * g) from scenes (N, C, H, W) with their margin; False if a location is not finite."""
+    def cut(scenes, locations, zooms, patches, margin, columns):
+        """Fill patches (N, k, C, g * g) from scenes (N, C, H, W) with their margin; False if a location is not finite.
+
+        columns are a patch's pixels to a row at each level, rounded up to whole registers.
+        """
         num_channels, height, width = scenes.shape[1:]
-        pixels, below = scenes.reshape(-1), _U(width)
-        sums = np.empty((size * size) << (num_levels - 1), number)
-
-        def average(n, scale, factor, x, y):
-            """Each row of cells is first summed downwards over the pixel rows that it covers, then all sideways."""
-            span = size * factor
-            mean = np.float32(1.0 / (brightest * factor * factor))
-            left, top = _corner(x, width - margin, span) + margin, _corner(y, height - margin, span) + margin
-            for channel in range(num_channels):
-                first = _U(((n * num_channels + channel) * height + top) * width + left)
-                for i in range(size):
-                    above, row = first + _U(i * factor) * below, _U(i * span)
-                    for c in range(span):
-                        total = number(0)
-                        for r in range(factor):
-                            total += number(pixels[above + _U(r) * below + _U(c)])
-                        sums[row + _U(c)] = total
-                for j in range(size * size):
-                    total = number(0)
-                    for c in range(factor):
-                        total += sums[_U(j * factor + c)]
-                    patches[n, scale, channel, j] = np.float32(total) * mean
-
+        num_scales = patches.shape[1]
+        pixels, out, below = scenes.reshape(-1), patches.reshape(-1), _U(width)
+        sums, pairs = np.empty(num_sums, number), np.empty(num_sums, number)
         for n in range(scenes.shape[0]):
             x, y = np.float64(locations[n, 0]), np.float64(locations[n, 1])
             if not (np.isfinite(x) and np.isfinite(y)):
                 return False
-            for scale in range(patches.shape[1] - 1, -1, -1):  # The widest brings the others' pixels into the cache.
+            for scale in range(num_scales - 1, -1, -1):  # The widest brings the others' pixels into the cache.
                 level = scale + zooms[n]
-                if level == 0:
-                    average(n, scale, 1, x, y)
-                elif num_levels > 1 and level == 1:
-                    average(n, scale, 2, x, y)
-                elif num_levels > 2 and level == 2:
-                    average(n, scale, 4, x, y)
-                elif num_levels > 3 and level == 3:
-                    average(n, scale, 8, x, y)
-                elif num_levels > 4 and level == 4:
-                    average(n, scale, 16, x, y)
-                elif num_levels > 5:
-                    average(n, scale, 1 << level, x, y)
+                span = size << level
+                left, top = _corner(x, width - margin, span) + margin, _corner(y, height - margin, span) + margin
+                for channel in range(num_channels):
+                    first = _U(((n * num_channels + channel) * height + top) * width + left)
+                    at = _U(((n * num_scales + scale) * num_channels + channel) * size * size)
+                    if level == 0:
+                        _average(pixels, first, below, out, at, sums, pairs, columns[0], brightest, size, 1)
+                    elif num_levels > 1 and level == 1:
+                        _average(pixels, first, below, out, at, sums, pairs, columns[1], brightest, size, 2)
+                    elif num_levels > 2 and level == 2:
+                        _average(pixels, first, below, out, at, sums, pairs, columns[2], brightest, size, 4)
+                    elif num_levels > 3 and level == 3:
+                        _average(pixels, first, below, out, at, sums, pairs, columns[3], brightest, size, 8)
+                    elif num_levels > 4 and level == 4:
+                        _average(pixels, first, below, out, at, sums, pairs, columns[4], brightest, size, 16)
+                    elif num_levels > _NUM_KNOWN:
+                        _average_wide(pixels, first, below, out, at, sums, brightest, size, 1 << level)
         return True
 
     return cut
+
+
+@njit(cache=True)
+def _average(pixels, first, below, out, at, sums, pairs, columns, brightest, size, factor):
+    """Fill one patch, size x size cells of factor x factor pixels: each row of cells is summed downwards, then all sideways.
+
+    The compiler knows `size` and `factor`, but not `columns`: it unrolls short loops of a known length and then does not vectorise
+    them. What a row of sums has too much of, the next one overwrites.
+    """
+    literally(size)
+    literally(factor)
+    number, num_cells, span = sums.dtype.type, size * size, size * factor
+    mean = np.float32(1.0 / (brightest * factor * factor))
+    for i in range(size):
+        above, row = first + _U(i * factor) * below, _U(i * span)
+        for c in range(columns if factor < 4 else span):
+            total = number(0)
+            for r in range(factor):
+                total += number(pixels[above + _U(r) * below + _U(c)])
+            sums[row + _U(c)] = total
+    if factor > 2 and brightest == 255:  # Whole numbers can be added in any order: pairs first, which is faster.
+        half = factor // 2
+        for j in range(num_cells * half):
+            pairs[_U(j)] = sums[_U(2 * j)] + sums[_U(2 * j + 1)]
+        for j in range(num_cells):
+            total = number(0)
+            for c in range(half):
+                total += pairs[_U(j * half + c)]
+            out[at + _U(j)] = np.float32(total) * mean
+    else:
+        for j in range(num_cells):
+            total = number(0)
+            for c in range(factor):
+                total += sums[_U(j * factor + c)]
+            out[at + _U(j)] = np.float32(total) * mean
+
+
+@njit(cache=True)
+def _average_wide(pixels, first, below, out, at, sums, brightest, size, factor):
+    """The same for a `factor` that the compiler does not know."""
+    number = sums.dtype.type
+    mean = np.float32(1.0 / (brightest * factor * factor))
+    for i in range(size):
+        for j in range(size):
+            corner = first + _U(i * factor) * below + _U(j * factor)
+            total = number(0)
+            for c in range(factor):
+                column = number(0)
+                for r in range(factor):
+                    column += number(pixels[corner + _U(r) * below + _U(c)])
+                total += column
+            out[at + _U(i * size + j)] = np.float32(total) * mean

@@ -14,7 +14,7 @@ from ram_envs.sampling import draw_uniform
 
 MAX_CANVAS = 2**14
 _DRAWS_PER_CLUTTER = 5  # Which image, its column and row, the canvas's column and row.
-_AHEAD = 2  # Scenes.
+_AHEAD = 4  # Scenes.
 NODES = 3  # To a side.
 EDGE = 4  # Pixels of nothing around an image: enough for the 4x4 around any place.
 NODE_DRAWS = 2 * NODES * NODES  # For an image: x and y of each node,
