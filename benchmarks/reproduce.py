@@ -95,7 +95,7 @@ def arguments_of(entry: Entry) -> list[str]:
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--rows", nargs="+", metavar="ID", default=list(TASKS), choices=TASKS, help=f"of the table: {', '.join(TASKS)}")
+    add("--rows", nargs="+", metavar="ID", default=list(TASKS), choices=TASKS, help=f"default: {', '.join(TASKS)}")
     add("--presets", nargs="*", default=list(PRESETS), choices=PRESETS, help="hyperparameters (default: both); none: no RAM")
     add_job_options(parser, Path("logs/tables"))
     add("--glimpses", default="default", choices=("default", "all"), help="all: the paper's smaller numbers of glimpses too")
