@@ -8,27 +8,20 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-_EXPORTS = {
-    "RAM": "ram",
-    "EpisodeA2C": "episode_ppo",
-    "EpisodePPO": "episode_ppo",
-    "GlimpseExtractor": "extractor",
-    "GymnasiumVecEnv": "vec_env",
-    "RAMPolicy": "policy",
-    "RecurrentPolicy": "episode_ppo",
-    "algorithm_names": "training.registry",
-    "get_algorithm": "training.registry",
-    "load_pretrained": "pretrained",
-    "make_vec_env": "vec_env",
-    "pretrained_hyperparams": "pretrained",
-    "pretrained_ids": "pretrained",
-    "register_algorithm": "training.registry",
-    "save_pretrained": "pretrained",
+_NAMES = {
+    "ram": "RAM",
+    "policy": "RAMPolicy",
+    "episode_ppo": "EpisodeA2C EpisodePPO RecurrentPolicy",
+    "extractor": "GlimpseExtractor",
+    "vec_env": "GymnasiumVecEnv make_vec_env",
+    "pretrained": "load_pretrained pretrained_hyperparams pretrained_ids save_pretrained",
+    "training.registry": "algorithm_names get_algorithm register_algorithm",
 }
-__all__ = [*_EXPORTS]
+_MODULES = {name: module for module, names in _NAMES.items() for name in names.split()}
+__all__ = [*_MODULES]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _EXPORTS:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f".{_EXPORTS[name]}", __name__), name)
+    return getattr(importlib.import_module(f".{_MODULES[name]}", __name__), name)

@@ -35,19 +35,14 @@ class LSTMCore(nn.Module):
     def __init__(self, input_size: int, hidden_size: int) -> None:
         super().__init__()
         self.cell = nn.LSTMCell(input_size, hidden_size)
-        nn.init.orthogonal_(self.cell.weight_ih)
-        nn.init.orthogonal_(self.cell.weight_hh)
-        with torch.no_grad():
-            self.cell.bias_ih.zero_()
-            self.cell.bias_hh.zero_()
-            self.cell.bias_ih[hidden_size : 2 * hidden_size] = 1.0  # The forget gates start open.
+        _init_cell(self.cell)
+        nn.init.ones_(self.cell.bias_ih[hidden_size : 2 * hidden_size])  # The forget gates start open.
 
     def forward(self, inputs: Tensor, state: State) -> tuple[Tensor, State]:
         hidden, memory = self.cell(inputs, (state[0], state[1]))  # (N, H) each
         return hidden, (hidden, memory)
 
     def unroll(self, inputs: Tensor, state: State) -> tuple[Tensor, State]:
-        """T steps without a new start: (T, N, F) -> (T, N, H)."""
         hiddens, memory = lstm_sequence(inputs, (state[0], state[1]), self.cell)
         return hiddens, (hiddens[-1], memory)
 
@@ -60,17 +55,13 @@ class GRUCore(nn.Module):
     def __init__(self, input_size: int, hidden_size: int) -> None:
         super().__init__()
         self.cell = nn.GRUCell(input_size, hidden_size)
-        nn.init.orthogonal_(self.cell.weight_ih)
-        nn.init.orthogonal_(self.cell.weight_hh)
-        nn.init.zeros_(self.cell.bias_ih)
-        nn.init.zeros_(self.cell.bias_hh)
+        _init_cell(self.cell)
 
     def forward(self, inputs: Tensor, state: State) -> tuple[Tensor, State]:
         hidden = self.cell(inputs, state[0])  # (N, H)
         return hidden, (hidden,)
 
     def unroll(self, inputs: Tensor, state: State) -> tuple[Tensor, State]:
-        """T steps without a new start: (T, N, F) -> (T, N, H)."""
         weights = [self.cell.weight_ih, self.cell.weight_hh, self.cell.bias_ih, self.cell.bias_hh]
         hiddens, last = torch.gru(inputs, state[0].unsqueeze(0), weights, True, 1, 0.0, self.training, False, False)
         return hiddens, (last[0],)
@@ -90,20 +81,18 @@ class NoCore(nn.Module):
         return inputs, ()
 
 
+def _init_cell(cell: nn.RNNCellBase) -> None:
+    """Orthogonal weights, no bias."""
+    for weight, bias in ((cell.weight_ih, cell.bias_ih), (cell.weight_hh, cell.bias_hh)):
+        nn.init.orthogonal_(weight)
+        nn.init.zeros_(bias)
+
+
 OTHER_CORES: dict[str, type[nn.Module]] = {"lstm": LSTMCore, "gru": GRUCore, "none": NoCore}
 
 
 def lstm_sequence(inputs: Tensor, state: tuple[Tensor, Tensor], cell: torch.nn.LSTMCell) -> tuple[Tensor, Tensor]:
-    """T steps of a cell.
-
-    Args:
-        inputs: (T, N, F).
-        state: h_0 and c_0, (N, H) each.
-        cell: whose weights to use.
-
-    Returns:
-        h_1 ... h_T (T, N, H), and c_T (N, H).
-    """
+    """T steps of a cell: inputs (T, N, F), h_0 and c_0 (N, H) -> h_1 ... h_T (T, N, H) and c_T (N, H)."""
     from_inputs = torch.addmm(cell.bias_ih + cell.bias_hh, inputs.flatten(0, 1), cell.weight_ih.t())
     return _Sequence.apply(from_inputs.unflatten(0, inputs.shape[:2]), *state, cell.weight_hh)
 

@@ -48,5 +48,4 @@ class _Step(nn.Module):
         self.policy = policy
 
     def forward(self, obs: Observations, state: State) -> Any:
-        """See `CorePolicy.forward`."""
         return self.policy(obs, state)

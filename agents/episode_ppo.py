@@ -8,12 +8,11 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 import torch
 from gymnasium import spaces
-from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 from stable_baselines3.common.distributions import make_proba_distribution
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
-from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
+from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor, nn
 
 from .cores import State
@@ -23,7 +22,7 @@ from .losses import baseline_loss, policy_loss
 from .on_policy import Batch, EpisodeAlgorithm, OnPolicyHyperparams, Rollout
 from .optimizers import default_optimizer_kwargs
 from .policy import CORES
-from .recurrent import CorePolicy, Observations
+from .recurrent import Actions, CorePolicy, Observations, Options
 
 ACTION_GAIN = 0.01  # As in SB3: the first actions are nearly alike everywhere.
 
@@ -36,6 +35,32 @@ class RecurrentOutputs(NamedTuple):
     state: State  # for the next step
 
 
+@dataclass(frozen=True)
+class RecurrentPolicyOptions(Options):
+    """What `policy_kwargs` may hold for a `RecurrentPolicy`."""
+
+    core: str | type = "lstm"
+    """"relu", "lstm", "gru", "none" (no memory), or a class of your own, see `cores.Core`."""
+
+    core_size: int = 256
+    """Units of h_t."""
+
+    log_std_init: float = 0.0
+    """Of a Gaussian for Box actions, learned from there."""
+
+    features_extractor_class: type[BaseFeaturesExtractor] | None = None
+    """An SB3 features extractor. None: RAM's glimpse network where there is a "glimpse", else SB3's own default."""
+
+    features_extractor_kwargs: dict[str, Any] | None = None
+    """Its arguments."""
+
+    optimizer_class: type[torch.optim.Optimizer] = torch.optim.Adam
+    """A torch optimizer."""
+
+    optimizer_kwargs: dict[str, Any] | None = None
+    """Its arguments but the learning rate; None: the fused variant where there is one."""
+
+
 class RecurrentPolicy(CorePolicy):
     """Features extractor, recurrent core, and linear action and value heads that both train all below them.
 
@@ -43,68 +68,49 @@ class RecurrentPolicy(CorePolicy):
         observation_space: any that SB3's features extractors take.
         action_space: Box, Discrete, MultiDiscrete or MultiBinary.
         lr_schedule: the learning rate by remaining progress (1 to 0).
-        core: "relu", "lstm", "gru", "none" (no memory), or a class of your own, see `cores.Core`.
-        core_size: units of h_t.
-        log_std_init: of a Gaussian for Box actions, learned from there.
-        features_extractor_class: an SB3 features extractor. None: RAM's glimpse network where there is a "glimpse", else SB3's
-            own default.
-        features_extractor_kwargs: its arguments.
-        optimizer_class: a torch optimizer.
-        optimizer_kwargs: its arguments but the learning rate; by default the fused variant where there is one.
+        **options: see `RecurrentPolicyOptions`.
 
     Raises:
         ValueError: an argument is out of range; the message names it.
+        TypeError: an option that there is not.
     """
 
     def __init__(
-        self,
-        observation_space: spaces.Space,
-        action_space: spaces.Space,
-        lr_schedule: Schedule,
-        core: str | type = "lstm",
-        core_size: int = 256,
-        log_std_init: float = 0.0,
-        features_extractor_class: type[BaseFeaturesExtractor] | None = None,
-        features_extractor_kwargs: dict[str, Any] | None = None,
-        optimizer_class: type[torch.optim.Optimizer] = torch.optim.Adam,
-        optimizer_kwargs: dict[str, Any] | None = None,
+        self, observation_space: spaces.Space, action_space: spaces.Space, lr_schedule: Schedule, **options: Any
     ) -> None:
-        core_class = find_class("core", core, CORES)
+        o = self.options = RecurrentPolicyOptions.of(options)
+        core_class = find_class("core", o.core, CORES)
         super().__init__(
             observation_space,
             action_space,
-            optimizer_class=optimizer_class,
-            optimizer_kwargs=default_optimizer_kwargs(optimizer_class) if optimizer_kwargs is None else optimizer_kwargs,
-            features_extractor_class=features_extractor_class or default_extractor(observation_space),
-            features_extractor_kwargs=features_extractor_kwargs,
+            features_extractor_class=o.features_extractor_class or default_extractor(observation_space),
+            features_extractor_kwargs=o.features_extractor_kwargs,
+            optimizer_class=o.optimizer_class,
+            optimizer_kwargs=default_optimizer_kwargs(o.optimizer_class) if o.optimizer_kwargs is None else o.optimizer_kwargs,
         )
-        self.core_name, self.core_size, self.log_std_init = core, core_size, log_std_init
+        self.core_name, self.core_size, self.log_std_init = o.core, o.core_size, o.log_std_init
         self.features_extractor = self.make_features_extractor()
-        self.core = core_class(self.features_extractor.features_dim, core_size)
+        self.core = core_class(self.features_extractor.features_dim, o.core_size)
         self.distribution: Any = make_proba_distribution(action_space)
         heads: Any = self.distribution.proba_distribution_net
         self.log_std: nn.Parameter | None = None
         if isinstance(action_space, spaces.Box):
-            self.action_head, self.log_std = heads(core_size, log_std_init)
+            self.action_head, self.log_std = heads(o.core_size, o.log_std_init)
         else:
-            self.action_head = heads(core_size)
-        self.value_head = nn.Linear(core_size, 1)
+            self.action_head = heads(o.core_size)
+        self.value_head = nn.Linear(o.core_size, 1)
         init_linear(ACTION_GAIN, self.action_head)
         init_linear(1.0, self.value_head)
         self.optimizer = self.optimizer_class(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)  # type: ignore[call-arg]
 
     def encode(self, obs: Observations) -> Tensor:
-        """The features (N, F)."""
         return self.extract_features(obs, self.features_extractor)
 
     def read_out(self, hidden: Tensor, obs: Observations, step: Tensor, state: State) -> RecurrentOutputs:
-        """Both heads' outputs for h_t (..., H)."""
         return RecurrentOutputs(self.action_head(hidden), self.value_head(hidden).squeeze(-1), state)
 
-    def act(
-        self, output: RecurrentOutputs, deterministic: bool = False, greedy_choice: bool = False
-    ) -> tuple[tuple[Tensor, ...], NDArray]:
-        """Actions (N, ...), samples, or with `deterministic` the most likely ones; and, in a Box, clipped to its bounds."""
+    def act(self, output: Any, deterministic: bool = False, greedy_choice: bool = False) -> tuple[Actions, NDArray]:
+        """See `CorePolicy.act`; actions in a Box are sent clipped to its bounds."""
         with torch.no_grad():
             actions = self._distribution(output.params).get_actions(deterministic)
         sent = actions.cpu().numpy()
@@ -112,8 +118,7 @@ class RecurrentPolicy(CorePolicy):
             sent = sent.clip(self.action_space.low, self.action_space.high)
         return (actions,), sent
 
-    def log_probs(self, outputs: RecurrentOutputs, actions: tuple[Tensor, ...]) -> Tensor:
-        """Log-probabilities (T, N, 1) of actions (T, N, ...)."""
+    def log_probs(self, outputs: RecurrentOutputs, actions: Actions) -> Tensor:
         steps = outputs.value.shape
         log_probs = self._distribution(outputs.params.flatten(0, 1)).log_prob(actions[0].flatten(0, 1))
         return log_probs.unflatten(0, steps).unsqueeze(-1)
@@ -123,23 +128,7 @@ class RecurrentPolicy(CorePolicy):
         return self._distribution(outputs.params.flatten(0, 1)).entropy().mean()
 
     def _distribution(self, params: Tensor) -> Any:
-        if self.log_std is None:
-            return self.distribution.proba_distribution(params)
-        return self.distribution.proba_distribution(params, self.log_std)
-
-    def _get_constructor_parameters(self) -> dict[str, Any]:
-        return {
-            "observation_space": self.observation_space,
-            "action_space": self.action_space,
-            "lr_schedule": self._dummy_schedule,  # A loaded policy is there to act.
-            "core": self.core_name,
-            "core_size": self.core_size,
-            "log_std_init": self.log_std_init,
-            "features_extractor_class": self.features_extractor_class,
-            "features_extractor_kwargs": self.features_extractor_kwargs,
-            "optimizer_class": self.optimizer_class,
-            "optimizer_kwargs": self.optimizer_kwargs,
-        }
+        return self.distribution.proba_distribution(params, *(() if self.log_std is None else (self.log_std,)))
 
 
 @dataclass(frozen=True)
@@ -163,25 +152,13 @@ class EpisodePPO(EpisodeAlgorithm):
 
     Args:
         policy: "RecurrentPolicy" or a subclass of it.
-        env: an environment, its id, an SB3 `VecEnv` or a Gymnasium vector environment.
-        **others: the fields of `EpisodePPOHyperparams`, and SB3's own, see `on_policy.EpisodeAlgorithm`.
-
-    Raises:
-        ValueError: an argument is out of range; the message names it.
-        TypeError: an argument that there is not.
+        env, **hyperparams: see `on_policy.EpisodeAlgorithm`; the hyperparameters are the fields of `EpisodePPOHyperparams`.
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"RecurrentPolicy": RecurrentPolicy}
     hyperparams_class: ClassVar[type[OnPolicyHyperparams]] = EpisodePPOHyperparams
+    log_name = "EpisodePPO"
     policy: RecurrentPolicy
-
-    def __init__(
-        self,
-        policy: str | type[RecurrentPolicy] = "RecurrentPolicy",
-        env: GymEnv | VectorEnv | str | None = None,
-        **others: Any,
-    ) -> None:
-        super().__init__(policy, env, **others)
 
     def train(self) -> None:
         """Learn from the rollout: one gradient step for each minibatch of each epoch."""
@@ -200,18 +177,6 @@ class EpisodePPO(EpisodeAlgorithm):
             "value_loss": self.vf_coef * baseline_loss(outputs.value, batch.returns),
             "entropy_loss": -self.entropy_weight() * self.policy.entropy(outputs),
         }
-
-    def learn(
-        self,
-        total_timesteps: int,
-        callback: MaybeCallback = None,
-        log_interval: int = 1,
-        tb_log_name: str = "EpisodePPO",
-        reset_num_timesteps: bool = True,
-        progress_bar: bool = False,
-    ) -> EpisodePPO:
-        """Learn for `total_timesteps` steps of the environment (N at a time); see SB3's `learn`."""
-        return super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, TypeVar, cast
 
 import gymnasium as gym
 import numpy as np
@@ -18,13 +18,16 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedul
 from stable_baselines3.common.utils import obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
+from torch.utils._pytree import tree_map, tree_map_only
 
 from .cores import State
 from .cuda_graphs import StepGraphs
 from .losses import advantages_and_returns
 from .optimizers import start_average
-from .recurrent import CorePolicy, Observations, Options, Outputs, map_obs
+from .recurrent import Actions, CorePolicy, Observations, Options, Outputs, map_obs
 from .vec_env import Infos, info_array, wrap_env
+
+_Algorithm = TypeVar("_Algorithm", bound="EpisodeAlgorithm")
 
 
 @dataclass(frozen=True)
@@ -90,7 +93,7 @@ class Rollout:
     observations: list[Observations] = field(default_factory=list)  # T of (N, ...), where the network is run again
     episode_starts: list[NDArray] = field(default_factory=list)  # T of (N,)
     outputs: list[Outputs] = field(default_factory=list)  # T of (N, ...), with their graph where that is kept
-    actions: list[tuple[Tensor, ...]] = field(default_factory=list)  # T of (N, ...) for each part, as sampled: not clipped
+    actions: list[Actions] = field(default_factory=list)  # T of (N, ...) for each part, as sampled: not clipped
     rewards: list[NDArray] = field(default_factory=list)  # T of (N,)
     dones: list[NDArray] = field(default_factory=list)  # T of (N,)
     infos: list[Any] = field(default_factory=list)  # T of N dicts
@@ -108,7 +111,7 @@ class Rollout:
 class Batch:
     """What the losses need of a rollout beside the model's outputs: (T, N, ...) each."""
 
-    actions: tuple[Tensor, ...]
+    actions: Actions
     advantages: Tensor
     returns: Tensor
     looked_at: Tensor  # 0 where an episode ended: nobody looks at the location that its last step names
@@ -121,8 +124,7 @@ class Batch:
 
     def of(self, envs: NDArray) -> Batch:
         """The same of some environments."""
-        parts: dict[str, Any] = {name: _pick(part, envs) for name, part in vars(self).items()}
-        return Batch(**parts)
+        return Batch(**tree_map_only(Tensor, lambda part: part[:, envs], vars(self)))
 
 
 class EpisodeAlgorithm(OnPolicyAlgorithm):
@@ -134,7 +136,7 @@ class EpisodeAlgorithm(OnPolicyAlgorithm):
     Subclasses write `train`.
 
     Args:
-        policy: a `CorePolicy` or its name.
+        policy: a `CorePolicy` or its name; None: the first of `policy_aliases`.
         env: an environment, its id, an SB3 `VecEnv` or a Gymnasium vector environment. Dict actions of location and choices are
             offered as a Box, see `agents.vec_env`.
         stats_window_size, tensorboard_log, policy_kwargs, verbose, seed, device: as in Stable-Baselines3.
@@ -146,6 +148,7 @@ class EpisodeAlgorithm(OnPolicyAlgorithm):
     """
 
     hyperparams_class: ClassVar[type[OnPolicyHyperparams]] = OnPolicyHyperparams
+    log_name: ClassVar[str] = "EpisodeAlgorithm"  # Of the run in TensorBoard.
     greedy_choice = False  # Whether the class is the likeliest one while learning: it is not learned by trying.
     policy: CorePolicy  # type: ignore[assignment]
     n_epochs: int
@@ -157,7 +160,7 @@ class EpisodeAlgorithm(OnPolicyAlgorithm):
 
     def __init__(
         self,
-        policy: str | type[CorePolicy],
+        policy: str | type[CorePolicy] | None = None,
         env: GymEnv | VectorEnv | str | None = None,
         *,
         stats_window_size: int = 100,
@@ -170,16 +173,13 @@ class EpisodeAlgorithm(OnPolicyAlgorithm):
         **hyperparams: Any,
     ) -> None:
         checked = vars(self.hyperparams_class.of(hyperparams))
-        if isinstance(env, str):
-            env = gym.make(env)  # SB3 would insist on a render mode.
+        vars(self).update(checked)
         of_sb3 = ("learning_rate", "n_steps", "gamma", "gae_lambda", "ent_coef", "vf_coef", "max_grad_norm")
-        for name, value in checked.items():
-            setattr(self, name, value)
         self._state: State | None = None
         self._new_state: State | None = None  # Of N new episodes.
         super().__init__(
-            policy=policy,  # type: ignore[arg-type]
-            env=env,  # type: ignore[arg-type]
+            policy=policy or next(iter(self.policy_aliases)),  # type: ignore[arg-type]
+            env=gym.make(env) if isinstance(env, str) else env,  # type: ignore[arg-type]  # SB3 would insist on a render mode.
             use_sde=False,
             sde_sample_freq=-1,
             stats_window_size=stats_window_size,
@@ -202,8 +202,8 @@ class EpisodeAlgorithm(OnPolicyAlgorithm):
         return wrap_env(env, lambda other: OnPolicyAlgorithm._wrap_env(other, verbose, monitor_wrapper))
 
     def _setup_model(self) -> None:
-        names = [field.name for field in fields(self.hyperparams_class)]
-        self.hyperparams_class(**{name: getattr(self, name) for name in names})  # A loaded model's may have been changed.
+        # A loaded model's may have been changed.
+        self.hyperparams_class(**{field.name: getattr(self, field.name) for field in fields(self.hyperparams_class)})
         self._setup_lr_schedule()
         self.set_random_seed(self.seed)
         self.rollout_buffer = Rollout()  # type: ignore[assignment]
@@ -219,23 +219,26 @@ class EpisodeAlgorithm(OnPolicyAlgorithm):
         """What `predict` acts with: the policy, or with a `weight_average` its average."""
         return self.policy if self.average is None else cast("CorePolicy", self.average.module)
 
-    def predict(
-        self,
-        observation: NDArray | dict[str, NDArray],
-        state: tuple[NDArray, ...] | None = None,
-        episode_start: NDArray | None = None,
-        deterministic: bool = False,
-    ) -> tuple[NDArray, tuple[NDArray, ...] | None]:
+    def predict(self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False) -> Any:
         """See `CorePolicy.predict`, and `acting_policy`."""
         return self.acting_policy.predict(observation, state, episode_start, deterministic)
 
-    def collect_rollouts(
-        self,
-        env: VecEnv,
-        callback: BaseCallback,
-        rollout_buffer: Any,
-        n_rollout_steps: int | None,
-    ) -> bool:
+    def learn(
+        self: _Algorithm,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        log_interval: int = 1,
+        tb_log_name: str = "",
+        reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
+    ) -> _Algorithm:
+        """Learn for `total_timesteps` steps of the environment (N at a time); see SB3's `learn`."""
+        if reset_num_timesteps or self._last_obs is None:
+            self._state = None
+        name = tb_log_name or self.log_name
+        return super().learn(total_timesteps, callback, log_interval, name, reset_num_timesteps, progress_bar)
+
+    def collect_rollouts(self, env: VecEnv, callback: BaseCallback, rollout_buffer: Any, n_rollout_steps: int | None) -> bool:
         """Act for `n_rollout_steps` steps (None: until every environment has ended an episode).
 
         Returns:
@@ -319,21 +322,12 @@ class EpisodeAlgorithm(OnPolicyAlgorithm):
         return self.n_epochs * self.n_minibatches == 1
 
     def batch_of(self, outputs: Any, rewards: NDArray, values: Tensor, labels: Tensor | None = None) -> Batch:
-        """The rollout as what the losses need.
-
-        Args:
-            outputs: of all its steps, (T, N, ...).
-            rewards: (T, N), what followed each step.
-            values: (T, N), the baseline b_t.
-            labels: (T, N), where there are such.
-        """
+        """The rollout as what the losses need: outputs (T, N, ...), rewards, values b_t and labels (T, N)."""
         rollout: Rollout = self.rollout_buffer  # type: ignore[assignment]
         assert rollout.last_values is not None
         dones = np.stack(rollout.dones)  # (T, N)
-        values_array = values.detach().cpu().numpy()
-        advantages, returns = advantages_and_returns(
-            rewards, values_array, dones, rollout.last_values, self.gamma, self.gae_lambda
-        )
+        expected = values.detach().cpu().numpy()
+        advantages, returns = advantages_and_returns(rewards, expected, dones, rollout.last_values, self.gamma, self.gae_lambda)
         if self.normalize_advantage:
             advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
         actions = stack(rollout.actions)
@@ -376,8 +370,7 @@ class EpisodeAlgorithm(OnPolicyAlgorithm):
 
     def entropy_weight(self) -> float:
         """`ent_coef` now."""
-        weight: Any = self.ent_coef
-        return weight(self._current_progress_remaining) if callable(weight) else weight
+        return self.ent_coef(self._current_progress_remaining) if callable(self.ent_coef) else self.ent_coef
 
     def _update_info_buffer(self, infos: Any, dones: NDArray | None = None) -> None:
         if not isinstance(infos, Infos) or dones is None:
@@ -390,28 +383,16 @@ class EpisodeAlgorithm(OnPolicyAlgorithm):
 
     def _last_values(self) -> NDArray:
         """The baseline (N,) of what follows the rollout, 0 where an episode has just ended."""
-        assert self._last_obs is not None and self._last_episode_starts is not None
-        if self._last_episode_starts.all():
-            return np.zeros(len(self._last_episode_starts), np.float32)
+        obs, starts = self._last_obs, self._last_episode_starts
+        assert obs is not None and starts is not None
+        if starts.all():
+            return np.zeros(len(starts), np.float32)
         with torch.no_grad():
-            obs: Any = obs_as_tensor(self._last_obs, self.device)
-            output = self.policy(obs, self.policy.mask_state(self._state, self._last_episode_starts))
+            output = self.policy(obs_as_tensor(obs, self.device), self.policy.mask_state(self._state, starts))
         return output.value.cpu().numpy()
 
     def _tensor(self, values: NDArray) -> Tensor:
         return torch.as_tensor(values, device=self.device)
-
-    def _setup_learn(
-        self,
-        total_timesteps: int,
-        callback: MaybeCallback = None,
-        reset_num_timesteps: bool = True,
-        tb_log_name: str = "run",
-        progress_bar: bool = False,
-    ) -> tuple[int, BaseCallback]:
-        if reset_num_timesteps or self._last_obs is None:
-            self._state = None
-        return super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         modules, variables = super()._get_torch_save_params()
@@ -421,18 +402,6 @@ class EpisodeAlgorithm(OnPolicyAlgorithm):
         return [*super()._excluded_save_params(), "_state", "_new_state", "_graphs"]
 
 
-def _pick(part: Any, envs: NDArray) -> Any:
-    if part is None:
-        return None
-    return tuple(one[:, envs] for one in part) if isinstance(part, tuple) else part[:, envs]
-
-
 def stack(items: list[Any]) -> Any:
     """T observations or outputs of (N, ...) as one of (T, N, ...): tensors, and dicts and tuples of them."""
-    first = items[0]
-    if isinstance(first, Tensor):
-        return torch.stack(items)
-    if isinstance(first, dict):
-        return {name: stack([item[name] for item in items]) for name in first}
-    parts = [stack(list(column)) for column in zip(*items, strict=True)]
-    return type(first)(*parts) if hasattr(first, "_fields") else tuple(parts)
+    return tree_map(lambda *parts: torch.stack(parts), *items)

@@ -18,7 +18,7 @@ from .glimpse_networks import OTHER_GLIMPSE_NETWORKS, RELU_GAIN, GlimpseInput, f
 from .location import Saliency, first_path
 from .losses import choice_log_prob, location_log_prob
 from .optimizers import MuonBeside, default_optimizer_kwargs
-from .recurrent import CorePolicy, Options
+from .recurrent import Actions, CorePolicy, Options
 
 RECURRENT_START = 0.5
 
@@ -220,6 +220,8 @@ class RAMPolicy(CorePolicy):
         TypeError: an option that there is not.
     """
 
+    options: RAMPolicyOptions
+
     def __init__(
         self,
         observation_space: spaces.Space,
@@ -305,36 +307,26 @@ class RAMPolicy(CorePolicy):
             mean = mean + self.options.path_scale * self.path[step.clamp(max=self.options.path_steps - 1)]
         return mean + self.options.location_scale * self.location_head(features)
 
-    def act(
-        self, output: Outputs, deterministic: bool = False, greedy_choice: bool = False
-    ) -> tuple[tuple[Tensor, ...], NDArray[np.float32]]:
-        """L ~ N(f_l(h_t), std^2) and a ~ softmax(f_a(h_t)): samples, or with `deterministic` the most likely ones.
+    def act(self, output: Outputs, deterministic: bool = False, greedy_choice: bool = False) -> tuple[Actions, NDArray]:
+        """Locations (N, 2) ~ N(f_l(h_t), std^2) and choices (N, P) ~ softmax(f_a(h_t)), see `CorePolicy.act`.
 
-        Args:
-            output: of one step.
-            deterministic: see above.
-            greedy_choice: the first choice, the class or move, is the most likely one in any case.
-
-        Returns:
-            locations (N, 2) and choices (N, P), and what the environment, which clips the locations, is sent for them:
-            (N, 2 + K + ...), 1 for each choice and -1 for the others.
+        The environment, which clips the locations, is sent (N, 2 + K + ...): 1 for each choice and -1 for the others.
         """
         location = output.location_mean.detach().clamp(-1, 1)
         if self.options.location_policy == "random":
             location = 2 * torch.rand_like(location) - 1
         elif not deterministic:
             location = location + self.std * torch.randn_like(location)
-        greedy = (deterministic or greedy_choice, *(deterministic,) * (len(self.choices) - 1))
-        picked = [
-            scores.argmax(-1) if best else torch.multinomial(scores.detach().softmax(-1), 1).squeeze(-1)
-            for scores, best in zip(output.logits, greedy, strict=True)
-        ]
+        picked = []
+        for part, scores in enumerate(output.logits):
+            is_greedy = deterministic or (greedy_choice and part == 0)
+            picked.append(scores.argmax(-1) if is_greedy else torch.multinomial(scores.detach().softmax(-1), 1).squeeze(-1))
         choices = torch.stack(picked, dim=1)
         sent = [location.cpu().numpy()]
         sent += [scores[chosen] for scores, chosen in zip(self._scores, choices.cpu().numpy().T, strict=True)]
         return (location, choices), np.concatenate(sent, axis=1, dtype=np.float32)
 
-    def log_probs(self, outputs: Outputs, actions: tuple[Tensor, ...], parts: int | None = None) -> Tensor:
+    def log_probs(self, outputs: Outputs, actions: Actions, parts: int | None = None) -> Tensor:
         """Log-probabilities (T, N, 1 + P) of locations (T, N, 2) and of choices (T, N, P), or of the first `parts` of these."""
         locations, choices = actions
         where = location_log_prob(locations, outputs.location_mean, self.std)
@@ -342,12 +334,11 @@ class RAMPolicy(CorePolicy):
         picked = [choice_log_prob(choices[..., part], logits) for part, logits in enumerate(wanted)]
         return torch.stack([where, *picked], dim=-1)
 
-    def _actions(self, output: Outputs, deterministic: bool) -> NDArray[np.float32]:
+    def _actions(self, output: Outputs, deterministic: bool) -> NDArray:
         """With `deterministic` the scores are 2 p - 1 of the probabilities p: whoever watches sees how sure the agent is."""
         _, actions = self.act(output, deterministic)
         if deterministic:
-            scores = torch.cat([2 * logits.softmax(-1) - 1 for logits in output.logits], dim=-1)
-            actions[:, 2:] = scores.cpu().numpy()
+            actions[:, 2:] = torch.cat([2 * logits.softmax(-1) - 1 for logits in output.logits], dim=-1).cpu().numpy()
         return actions.clip(-1, 1, out=actions)  # SB3 wants what its spaces hold.
 
     def _make_optimizer(self, lr_schedule: Schedule) -> None:
@@ -368,13 +359,12 @@ class RAMPolicy(CorePolicy):
             raise ValueError(
                 'location_input="saliency" needs glimpses of one width: make the environment without zooms, or take "state"'
             )
-        size = self.options.scene_size
-        if size is None:
-            size = getattr(self.observation_space, "scene_shape", None)
-            if size is None:
-                raise ValueError('location_input="saliency" needs a scene_size where the observation space has no scene_shape')
-            size = list(size[-2:])
-        return size
+        if self.options.scene_size is not None:
+            return self.options.scene_size
+        shape = getattr(self.observation_space, "scene_shape", None)
+        if shape is None:
+            raise ValueError('location_input="saliency" needs a scene_size where the observation space has no scene_shape')
+        return list(shape[-2:])
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *others: Any) -> None:
         if f"{prefix}scan" in state_dict:  # Weights stored by version 0.1.0.
@@ -382,14 +372,7 @@ class RAMPolicy(CorePolicy):
         super()._load_from_state_dict(state_dict, prefix, *others)
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
-        return {
-            "observation_space": self.observation_space,
-            "action_space": self.action_space,
-            "lr_schedule": self._dummy_schedule,  # A loaded policy is there to act.
-            **vars(self.options),
-            "scene_size": self.scene_size,
-            "optimizer_kwargs": self.optimizer_kwargs,
-        }
+        return {**super()._get_constructor_parameters(), "scene_size": self.scene_size}
 
 
 def _read_choices(action_space: spaces.Space) -> dict[str, int]:

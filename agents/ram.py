@@ -7,10 +7,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from gymnasium.vector import VectorEnv
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import BasePolicy
-from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
@@ -65,28 +63,19 @@ class RAM(EpisodeAlgorithm):
 
     Args:
         policy: "RAMPolicy" or a subclass of it; its own options (`policy.RAMPolicyOptions`) go into `policy_kwargs`.
-        env: an environment with the observations "glimpse" and "location", its id, an SB3 `VecEnv` or a Gymnasium vector
-            environment.
-        **others: the fields of `RAMHyperparams`, and SB3's own, see `EpisodeAlgorithm`.
-
-    Raises:
-        ValueError: an argument is out of range, or the environment's spaces do not fit; the message names it.
-        TypeError: an argument that there is not.
+        env: with the observations "glimpse" and "location"; see `EpisodeAlgorithm`, as for SB3's own arguments and for errors.
+        **hyperparams: the fields of `RAMHyperparams`.
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"RAMPolicy": RAMPolicy}
     hyperparams_class = RAMHyperparams
+    log_name = "RAM"
     policy: RAMPolicy
     class_loss: str
     class_loss_steps: str
     location_reward: str
     location_coef: float
     final_location_std: float | None
-
-    def __init__(
-        self, policy: str | type[RAMPolicy] = "RAMPolicy", env: GymEnv | VectorEnv | str | None = None, **others: Any
-    ) -> None:
-        super().__init__(policy, env, **others)
 
     def train(self) -> None:
         """Learn from the rollout: one gradient step for each minibatch of each epoch."""
@@ -154,30 +143,12 @@ class RAM(EpisodeAlgorithm):
                 'give: use class_loss="reinforce"'
             ) from error
 
-    def learn(
-        self,
-        total_timesteps: int,
-        callback: MaybeCallback = None,
-        log_interval: int = 1,
-        tb_log_name: str = "RAM",
-        reset_num_timesteps: bool = True,
-        progress_bar: bool = False,
-    ) -> RAM:
-        """Learn for `total_timesteps` steps of the environment (N at a time); see SB3's `learn`."""
-        return super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
-
     def collect_rollouts(self, env: VecEnv, callback: BaseCallback, rollout_buffer: Any, n_rollout_steps: int | None) -> bool:
-        """See `EpisodeAlgorithm`."""
         self._set_std()
         return super().collect_rollouts(env, callback, rollout_buffer, n_rollout_steps)
 
     def set_env(self, env: Any, force_reset: bool = True) -> None:
-        """See SB3's `set_env`.
-
-        Raises:
-            ValueError: the environment's scenes are of another size than the policy takes them to be, or there is something else
-                to choose.
-        """
+        """See SB3's `set_env`; ValueError where the environment's scenes are of another size, or it has other choices."""
         super().set_env(env, force_reset)
         self._check_env()
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from .cores import State
 
 Observations = Any  # A tensor (N, ...), or a dict of such.
+Actions = tuple[Tensor, ...]  # Their parts, (N, ...) each, as they were sampled.
 _Options = TypeVar("_Options", bound="Options")
 
 
@@ -81,6 +82,7 @@ class CorePolicy(BasePolicy):
 
     core: nn.Module
     core_size: int  # Units of h_t.
+    options: Options
 
     def encode(self, obs: Observations) -> Tensor:
         """The core's inputs (N, F) for observations (N, ...)."""
@@ -90,14 +92,14 @@ class CorePolicy(BasePolicy):
         """The `Outputs` for h_t (..., H), observations (..., ...), the number (...) of the step, and the state after it."""
         raise NotImplementedError
 
-    def act(self, output: Any, deterministic: bool = False, greedy_choice: bool = False) -> tuple[tuple[Tensor, ...], NDArray]:
-        """The parts of the actions, (N, ...) each, as they are sampled, and the actions (N, ...) as the environment takes them.
+    def act(self, output: Any, deterministic: bool = False, greedy_choice: bool = False) -> tuple[Actions, NDArray]:
+        """Samples, and the actions (N, ...) as the environment takes them.
 
         `deterministic`: the most likely ones; `greedy_choice`: the most likely class where there is one.
         """
         raise NotImplementedError
 
-    def log_probs(self, outputs: Any, actions: tuple[Tensor, ...]) -> Tensor:
+    def log_probs(self, outputs: Any, actions: Actions) -> Tensor:
         """Log-probabilities (T, N, P) of the parts of actions (T, N, ...)."""
         raise NotImplementedError
 
@@ -158,12 +160,8 @@ class CorePolicy(BasePolicy):
         """
         self.set_training_mode(False)
         obs, is_batch = self.obs_to_tensor(observation)
-        starts = np.zeros(num_rows(obs), np.bool_)
-        if episode_start is not None:
-            starts |= np.asarray(episode_start, np.bool_)
-        tensors = None
-        if state is not None:
-            tensors = tuple(torch.as_tensor(part, device=self.device) for part in state)
+        starts = np.broadcast_to(np.asarray(False if episode_start is None else episode_start, np.bool_), num_rows(obs))
+        tensors = None if state is None else tuple(torch.as_tensor(part, device=self.device) for part in state)
         with torch.no_grad():
             output = self(obs, self.mask_state(tensors, starts))
             actions = self._actions(output, deterministic)
@@ -176,6 +174,15 @@ class CorePolicy(BasePolicy):
     def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> Tensor:
         output = self(observation, self.initial_state(num_rows(observation)))
         return torch.as_tensor(self._actions(output, deterministic), device=self.device)
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        return {
+            "observation_space": self.observation_space,
+            "action_space": self.action_space,
+            "lr_schedule": self._dummy_schedule,  # A loaded policy is there to act.
+            **vars(self.options),
+            "optimizer_kwargs": self.optimizer_kwargs,
+        }
 
 
 def map_obs(function: Callable[[Tensor], Tensor], obs: Observations) -> Observations:

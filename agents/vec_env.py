@@ -7,6 +7,7 @@ import inspect
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from operator import itemgetter
 from typing import Any
 
 import gymnasium as gym
@@ -14,12 +15,10 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 from numpy.typing import NDArray
+from stable_baselines3.common.env_util import is_wrapped
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecFrameStack, VecMonitor
-from stable_baselines3.common.vec_env.base_vec_env import (
-    VecEnvIndices,
-    VecEnvObs,
-    VecEnvStepReturn,
-)
+from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
+from torch.utils._pytree import tree_map
 
 _MISSING = object()
 _Info = dict[str, Any]  # As Gymnasium's vector environments give it: arrays (N,), and masks (N,) of where they hold.
@@ -41,12 +40,10 @@ def make_vec_env(env_id: str, n_envs: int = 1, seed: int | None = None, frame_st
     """
     if isinstance(frame_stack, bool) or not isinstance(frame_stack, (int, np.integer)) or frame_stack < 1:
         raise ValueError(f"frame_stack must be a whole number of at least 1, got {frame_stack!r}")
-    same_step: dict[str, Any] = {"autoreset_mode": AutoresetMode.SAME_STEP}
-    if _resets_at_once(env_id):
-        env = gym.make_vec(env_id, n_envs, **same_step, **env_kwargs)
-    else:
-        env = gym.make_vec(env_id, n_envs, vectorization_mode="sync", vector_kwargs=same_step, **env_kwargs)
-    vec_env: VecEnv = GymnasiumVecEnv(env)
+    mode: dict[str, Any] = {"autoreset_mode": AutoresetMode.SAME_STEP}
+    if not _resets_at_once(env_id):
+        mode = {"vectorization_mode": "sync", "vector_kwargs": mode}
+    vec_env: VecEnv = GymnasiumVecEnv(gym.make_vec(env_id, n_envs, **mode, **env_kwargs))
     if frame_stack > 1:
         vec_env = VecFrameStack(vec_env, frame_stack)
     vec_env = Monitor(vec_env)
@@ -56,12 +53,7 @@ def make_vec_env(env_id: str, n_envs: int = 1, seed: int | None = None, frame_st
 
 
 def wrap_env(env: Any, wrap: Callable[[Any], VecEnv]) -> VecEnv:
-    """What SB3's `wrap` makes of an environment, a Gymnasium vector environment too; Dict actions are offered as a Box.
-
-    Args:
-        env: an environment, an SB3 `VecEnv` or a Gymnasium vector environment.
-        wrap: SB3's own wrapping.
-    """
+    """What SB3's `wrap` makes of an environment, a Gymnasium vector environment too; Dict actions are offered as a Box."""
     if isinstance(env, VectorEnv):
         env = Monitor(GymnasiumVecEnv(env))
     vec_env = wrap(env)
@@ -93,11 +85,9 @@ class GymnasiumVecEnv(VecEnv):
 
     @property
     def spec(self) -> Any:
-        """The specification that the environment was made from."""
         return self.env.spec
 
     def reset(self) -> VecEnvObs:
-        """Reset all environments, with the seeds and options set before."""
         obs, info = self.env.reset(seed=self._next_seed(), options=self._next_options())
         self.reset_infos = Infos(self.num_envs, info)  # type: ignore[assignment]
         self._reset_seeds()
@@ -105,12 +95,11 @@ class GymnasiumVecEnv(VecEnv):
         return obs
 
     def step_async(self, actions: NDArray) -> None:
-        """Keep the actions (N, ...) for `step_wait`."""
         self._actions = actions
 
     def step_wait(self) -> VecEnvStepReturn:
         """Observations, rewards (N,), dones (N,) and `Infos`."""
-        actions: Any = self._actions
+        actions = self._actions
         if self._has_dict and self._is_batch_of_singles:  # They batch Dict actions, and take nothing else.
             actions = self.action_space.to_dict(actions)  # type: ignore[attr-defined]
         obs, rewards, terminated, truncated, info = self.env.step(actions)
@@ -122,22 +111,19 @@ class GymnasiumVecEnv(VecEnv):
             infos.end(info["final_info"], info["final_obs"])
             self._note_resets(dones, {name: values for name, values in info.items() if name not in _FINAL})
         else:
-            infos.end(info, _split_obs(obs, dones))
+            infos.end(info, {i: tree_map(itemgetter(i), obs) for i in np.flatnonzero(dones).tolist()})
             obs, reset_info = self._begin_episodes(obs, dones, actions)
             self._note_resets(dones, reset_info)
         return obs, rewards.astype(np.float32), dones, infos  # type: ignore[return-value]
 
     def close(self) -> None:
-        """Close the environments."""
         self.env.close()
 
     def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
         """An attribute of each environment; of a natively batched one, the batch's own for each."""
-        indices = list(self._get_indices(indices))
-        if self._is_batch_of_singles:
-            values = self.env.unwrapped.get_attr(attr_name)  # type: ignore[attr-defined]
-            return [values[i] for i in indices]
-        return [getattr(self.env.unwrapped, attr_name)] * len(indices)
+        batch: Any = self.env.unwrapped
+        values = batch.get_attr(attr_name) if self._is_batch_of_singles else [getattr(batch, attr_name)] * self.num_envs
+        return [values[i] for i in self._get_indices(indices)]
 
     def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
         """Set an attribute of all environments; a natively batched one can't set it for some alone."""
@@ -152,21 +138,17 @@ class GymnasiumVecEnv(VecEnv):
 
     def env_method(self, method_name: str, *method_args: Any, indices: VecEnvIndices = None, **method_kwargs: Any) -> list[Any]:
         """Call a method of each environment; of a natively batched one, once for all."""
-        chosen = list(self._get_indices(indices))
         batch: Any = self.env.unwrapped
         if self._is_batch_of_singles:
             results = batch.call(method_name, *method_args, **method_kwargs)
-            return [results[i] for i in chosen]
-        return [getattr(batch, method_name)(*method_args, **method_kwargs)] * len(chosen)
+        else:
+            results = [getattr(batch, method_name)(*method_args, **method_kwargs)] * self.num_envs
+        return [results[i] for i in self._get_indices(indices)]
 
     def env_is_wrapped(self, wrapper_class: type[gym.Wrapper], indices: VecEnvIndices = None) -> list[bool]:
         """Whether each environment is wrapped; a natively batched one never is."""
-        chosen = list(self._get_indices(indices))
-        if isinstance(self.env.unwrapped, SyncVectorEnv):
-            from stable_baselines3.common.env_util import is_wrapped
-
-            return [is_wrapped(self.env.unwrapped.envs[i], wrapper_class) for i in chosen]
-        return [False] * len(chosen)
+        batch = self.env.unwrapped
+        return [isinstance(batch, SyncVectorEnv) and is_wrapped(batch.envs[i], wrapper_class) for i in self._get_indices(indices)]
 
     def get_images(self) -> Sequence[NDArray | None]:
         """One picture of each environment."""
@@ -195,11 +177,9 @@ class GymnasiumVecEnv(VecEnv):
     def _next_seed(self) -> Any:
         """What was set with `seed`: one number where environment i has that number + i, as all vector environments take it."""
         first = self._seeds[0]
-        if first is None and not any(self._seeds):
-            return None
-        if first is not None and self._seeds == [first + i for i in range(self.num_envs)]:
-            return first
-        return self._seeds
+        if first is None:
+            return self._seeds if any(self._seeds) else None
+        return first if self._seeds == [first + i for i in range(self.num_envs)] else self._seeds
 
     def _next_options(self) -> dict[str, Any] | None:
         """What was set with `set_options`: an option that differs between environments as an array (N,)."""
@@ -310,35 +290,21 @@ def _fact(info: _Info, name: str) -> tuple[Any, Any]:
 
 
 def info_array(infos: Any, name: str, default: Any = _MISSING) -> NDArray:
-    """A fact about each environment, (N,), out of `Infos` or any list of dicts.
-
-    Raises:
-        KeyError: an environment does not tell it, and there is no default.
-    """
+    """`Infos.array`, of any list of dicts too."""
     if isinstance(infos, Infos):
         return infos.array(name, default)
     return np.array([info[name] if default is _MISSING else info.get(name, default) for info in infos])
 
 
 def stack_infos(infos: Sequence[Any], name: str) -> NDArray:
-    """A fact about each environment at T steps, (T, N).
-
-    Raises:
-        KeyError: an environment does not tell it.
-    """
+    """A fact about each environment at T steps, (T, N); KeyError where one does not tell it."""
     return np.stack([info_array(step, name) for step in infos])
 
 
 class Monitor(VecMonitor):
     """SB3's `VecMonitor`, which leaves the infos unread."""
 
-    def step(self, actions: NDArray) -> VecEnvStepReturn:
-        """See SB3's `VecEnv`."""
-        self.venv.step_async(actions)
-        return self.step_wait()
-
     def step_wait(self) -> VecEnvStepReturn:
-        """See SB3's `VecEnv`."""
         obs, rewards, dones, infos = self.venv.step_wait()
         self.episode_returns += rewards
         self.episode_lengths += 1
@@ -357,11 +323,9 @@ class BoxActionsVecEnv(VecEnvWrapper):
         super().__init__(venv, action_space=venv.action_space.as_box())  # type: ignore[attr-defined]
 
     def reset(self) -> VecEnvObs:
-        """See SB3's `VecEnv`."""
         return self.venv.reset()
 
     def step_wait(self) -> VecEnvStepReturn:
-        """See SB3's `VecEnv`."""
         return self.venv.step_wait()
 
 
@@ -386,14 +350,6 @@ def _resets_at_once(env_id: str) -> bool:
     if isinstance(entry_point, str):
         entry_point = gym.envs.registration.load_env_creator(entry_point)
     return entry_point is not None and "autoreset_mode" in inspect.signature(entry_point).parameters
-
-
-def _split_obs(obs: Any, where: NDArray[np.bool_]) -> dict[int, Any]:
-    """The observations of the environments of the mask `where`, one by one."""
-    indices = np.flatnonzero(where).tolist()
-    if isinstance(obs, dict):
-        return {i: {name: values[i] for name, values in obs.items()} for i in indices}
-    return {i: obs[i] for i in indices}
 
 
 def _split_info(info: _Info, num_envs: int) -> list[dict[str, Any]]:
