@@ -229,10 +229,11 @@ def check_choice(name: str, given: Any, size: int | tuple[int, ...], shape: tupl
 @njit(cache=True)
 def _all_below(values, sizes):
     """Whether all values (n,) lie in 0..size - 1; the sizes (P,) take turns."""
-    for n in range(len(values)):
-        if not 0 <= values[n] < sizes[n % len(sizes)]:
-            return False
-    return True
+    inside = True
+    for part in range(len(sizes)):
+        for n in range(part, len(values), len(sizes)):
+            inside &= 0 <= values[n] < sizes[part]
+    return inside
 
 
 @njit(cache=True)

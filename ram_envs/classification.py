@@ -59,6 +59,7 @@ class GlimpseClassification(Task):
         DataError: the images can't be had.
     """
 
+    num_images: int
     has_labels = True
     reset_options = ("index",)
     state_names = (*Task.state_names, "index", "labels", "episodes", "steps", "correct", "costs", "scenes", *Gaze.state_names)

@@ -19,8 +19,12 @@ from ram_envs.sampling import draw_keys
 from ram_envs.task import Evaluation, Task
 
 _TASKS: dict[str, type[Task]] = {"classification": GlimpseClassification, "catch": GlimpseCatch, "whole-catch": Catch}
-_KINDS = {int: ("a whole number", (int, np.integer)), float: ("a number", (int, float, np.integer, np.floating))}
-_KINDS[bool] = ("True or False", (bool, np.bool_))
+_KINDS: dict[Any, tuple[str, tuple[type, ...]]] = {  # Of options: how they are called, and what is taken for one.
+    int: ("a whole number", (int, np.integer)),
+    float: ("a number", (int, float, np.integer, np.floating)),
+    bool: ("True or False", (bool, np.bool_)),
+    str: ("text", (str,)),
+}
 _EVERY = np.ones(1, np.bool_)
 
 
@@ -224,13 +228,13 @@ def _parameters(task_class: type[Task]) -> dict[str, inspect.Parameter]:
 
 
 def _check_kind(name: str, value: Any, hint: Any) -> Any:
-    """The value as Python's own int, float or bool, where the option is annotated with one of them."""
+    """The value as Python's own int, float, bool or str, where the option is annotated with one of them."""
     hints = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
-    kind = next((kind for kind in hints if kind in _KINDS), None)
-    if kind is None or isinstance(value, tuple(one for one in hints if one not in _KINDS and isinstance(one, type))):
+    kind: Any = next((kind for kind in (int, float, bool) if kind in hints), str if hint is str else None)
+    if kind is None or isinstance(value, tuple(one for one in hints if one is not kind and isinstance(one, type))):
         return value
     words, types = _KINDS[kind]
     if not isinstance(value, types) or (kind is not bool and isinstance(value, bool)):
-        others = "".join(" or None" if one is type(None) else " or text" for one in hints if one in (type(None), str))
+        others = "".join({type(None): " or None", str: " or text"}.get(one, "") for one in hints if one is not kind)
         raise ValueError(f"{name} must be {words}{others}, got {value!r}")
     return kind(value)

@@ -261,8 +261,8 @@ def _check_sizes(image_shape: tuple[int, ...], *sizes: Any) -> tuple[int, int, i
         widest = f"{glimpse_size} * 2**{doublings}" if doublings > _MOST_DOUBLINGS else glimpse_size << doublings
         zoomed = f" and num_zooms={num_zooms}" if num_zooms > 1 else ""
         raise ValueError(
-            f"glimpse_size={glimpse_size} with num_scales={num_scales}{zoomed} makes a widest patch of {widest} pixels; on "
-            f"images of {image_shape[0]}x{image_shape[1]} it may be at most {limit}: use fewer scales or a smaller glimpse"
+            f"glimpse_size={glimpse_size} with num_scales={num_scales}{zoomed} makes a widest patch of {widest} pixels; "
+            f"images of {image_shape[0]}x{image_shape[1]} allow at most {limit}"
         )
     return glimpse_size, num_scales, num_zooms
 
@@ -337,8 +337,8 @@ def _patch_cutter(size: int, num_levels: int, dtype: str) -> Callable[..., bool]
 def _average(pixels, first, below, out, at, sums, pairs, columns, brightest, size, factor):
     """Fill one patch, size x size cells of factor x factor pixels: each row of cells is summed downwards, then all sideways.
 
-    The compiler knows `size` and `factor`, but not `columns`: it unrolls short loops of a known length and then does not vectorise
-    them. What a row of sums has too much of, the next one overwrites.
+    The compiler knows `size` and `factor`, but not `columns`: short loops of a known length it unrolls and does not vectorise.
+    What a row of sums has too much of, the next one overwrites.
     """
     literally(size)
     literally(factor)

@@ -179,9 +179,9 @@ class GlimpseVectorEnv(TaskEnv, VectorEnv):
             super().reset(seed=int(seed))
             seeds: list[int | None] = [int(seed) + env for env in range(self.num_envs)]
         else:
-            seeds = list(seed)
+            seeds = list(seed) if isinstance(seed, (list, tuple, np.ndarray)) else []
         if len(seeds) != self.num_envs:
-            raise ValueError(f"seed must be a number or a list of num_envs={self.num_envs} numbers, got {len(seeds)} of them")
+            raise ValueError(f"seed must be a whole number or a list of num_envs={self.num_envs} of them, got {seed!r}")
         seeded = np.array([value is not None for value in seeds]) & where
         if not self._is_seeded:
             self._seed(None, where)
