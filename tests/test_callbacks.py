@@ -252,6 +252,13 @@ def test_stopwatch_counts_by_one_of_two_clocks():
         Stopwatch(clock="gpu")
 
 
+def test_environments_without_success_are_named(tmp_path):
+    env, eval_env = make_vec_env("CartPole-v1", 2), make_vec_env("CartPole-v1", 2)
+    evaluation = TimedEvalCallback(Stopwatch(), eval_env, eval_steps=16, n_eval_episodes=2, log_path=str(tmp_path), verbose=0)
+    with pytest.raises(ValueError, match=r'env must give info\["is_success"\] at the end of each episode'):
+        PPO("MlpPolicy", env, n_steps=8, batch_size=16, device="cpu").learn(32, evaluation)
+
+
 @pytest.mark.parametrize("kwargs", [{}, {"eval_steps": 5, "eval_seconds": 5}])
 def test_steps_or_seconds_are_given(tmp_path, kwargs):
     with pytest.raises(ValueError, match="give one of eval_steps and eval_seconds"):

@@ -115,6 +115,8 @@ class TimedEvalCallback(EvalCallback):
         self.seconds.append((self.stopwatch.wall, self.stopwatch.cpu))
         self.eval_env.seed(self.eval_seed)
         continues = super()._on_step()
+        if not self.evaluations_successes:
+            raise ValueError('env must give info["is_success"] at the end of each episode to be evaluated, this one does not')
         self._write()
         if self.report is not None:
             self.report(self.num_timesteps, 100 * (1 - float(np.mean(self.evaluations_successes[-1]))))

@@ -38,9 +38,7 @@ class RunConfig:
     minutes: float | None = None  # The time to learn for instead of n_timesteps, evaluations not counted.
     clock: str = "wall"  # What counts the minutes: "wall", or "cpu", the time of this process.
     n_envs: int | None = None  # Environments side by side; None: the number in hyperparams/<algo>.yml, or 128.
-    hyperparams: dict[str, Any] = field(
-        default_factory=dict
-    )  # Changes; "policy_kwargs.core" is an entry of "policy_kwargs".
+    hyperparams: dict[str, Any] = field(default_factory=dict)  # Changes; "policy_kwargs.core" is an entry of "policy_kwargs".
     env_kwargs: dict[str, Any] = field(default_factory=dict)  # Options of the environment.
     evaluations: int = 12  # The number of evaluations on validation, evenly spread.
     eval_freq: int | None = None  # Steps from one evaluation to the next, instead of evaluations.
