@@ -22,16 +22,10 @@ except ModuleNotFoundError as error:
 
 
 class CoreAsLSTM(nn.Module):
-    """A core with the interface of `torch.nn.LSTM`, as far as RecurrentPPO uses it.
+    """A `cores.Core` with the interface of `torch.nn.LSTM`, as far as RecurrentPPO uses it.
 
-    Args:
-        core_class: see `cores.Core`. It carries two states at most, because RecurrentPPO stores two, h and c. Those that it
-            has no use for come out as they went in.
-        input_size: F.
-        hidden_size: H.
-
-    Raises:
-        ValueError: the core carries more states.
+    It carries two states at most, because RecurrentPPO stores two, h and c; ValueError where it carries more. Those that it has
+    no use for come out as they went in.
     """
 
     num_layers = 1
@@ -41,27 +35,22 @@ class CoreAsLSTM(nn.Module):
         self.input_size, self.hidden_size = input_size, hidden_size
         self.core = core_class(input_size, hidden_size)
         if self.core.num_states not in (0, 1, 2):
-            raise ValueError(
-                f"core must carry 0, 1 or 2 states, as many as RecurrentPPO stores: {core_class.__name__} has "
-                f"num_states={self.core.num_states!r}"
-            )
+            has = f"{core_class.__name__} has num_states={self.core.num_states!r}"
+            raise ValueError(f"core must carry 0, 1 or 2 states, as many as RecurrentPPO stores: {has}")
 
     def forward(self, inputs: Tensor, states: State) -> tuple[Tensor, State]:
         """All of h_t (T, N, H) and the last states, for inputs (T, N, F) and the states (1, N, H) before them."""
         num_states = self.core.num_states
         carried: State = tuple(state.squeeze(0) for state in states[:num_states])  # (N, H) each
         if len(inputs) > 1 and hasattr(self.core, "unroll"):
-            hidden, carried = self.core.unroll(inputs, carried)
+            hiddens, carried = self.core.unroll(inputs, carried)
         else:
-            hidden, carried = self._step_by_step(inputs, carried)
-        return hidden, (*(state.unsqueeze(0) for state in carried), *states[num_states:])
-
-    def _step_by_step(self, inputs: Tensor, state: State) -> tuple[Tensor, State]:
-        hiddens = []
-        for step_inputs in inputs:
-            hidden, state = self.core(step_inputs, state)
-            hiddens.append(hidden)
-        return torch.stack(hiddens), state
+            steps = []
+            for step_inputs in inputs:
+                hidden, carried = self.core(step_inputs, carried)
+                steps.append(hidden)
+            hiddens = torch.stack(steps)
+        return hiddens, (*(state.unsqueeze(0) for state in carried), *states[num_states:])
 
 
 class RecurrentCorePolicy(RecurrentActorCriticPolicy):
@@ -71,10 +60,8 @@ class RecurrentCorePolicy(RecurrentActorCriticPolicy):
 
     Args:
         observation_space, action_space, lr_schedule: see RecurrentPPO.
-        core: "relu", "lstm", "gru", "none" (no memory), or a class of your own, see `cores.Core`.
+        core, features_extractor_class: see `episode_ppo.RecurrentPolicyOptions`.
         lstm_hidden_size: units of h_t.
-        features_extractor_class: an SB3 features extractor. None: RAM's glimpse network where there is a "glimpse", else SB3's
-            own default.
         **kwargs: the other arguments of sb3-contrib's `RecurrentActorCriticPolicy`, such as `net_arch`, `shared_lstm`,
             `enable_critic_lstm`; not `n_lstm_layers` and `lstm_kwargs`, which only an LSTM of torch has.
 
@@ -111,18 +98,9 @@ class RecurrentCorePolicy(RecurrentActorCriticPolicy):
         self.lstm_actor = CoreAsLSTM(core_class, self.features_dim, lstm_hidden_size)
         if self.lstm_critic is not None:
             self.lstm_critic = CoreAsLSTM(core_class, self.features_dim, lstm_hidden_size)
-        self.optimizer = self.optimizer_class(
-            self.parameters(),
-            lr=lr_schedule(1),  # type: ignore[call-arg]
-            **self.optimizer_kwargs,
-        )
+        self.optimizer = self.optimizer_class(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)  # type: ignore[call-arg]
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
-        return {
-            **super()._get_constructor_parameters(),
-            "core": self.core_name,
-            "lstm_hidden_size": self.lstm_output_dim,
-            "shared_lstm": self.shared_lstm,
-            "enable_critic_lstm": self.enable_critic_lstm,
-            "share_features_extractor": self.share_features_extractor,
-        }
+        own = {"core": self.core_name, "lstm_hidden_size": self.lstm_output_dim}
+        names = ("shared_lstm", "enable_critic_lstm", "share_features_extractor")
+        return {**super()._get_constructor_parameters(), **own, **{name: getattr(self, name) for name in names}}

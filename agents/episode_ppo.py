@@ -19,7 +19,7 @@ from .cores import State
 from .extractor import default_extractor
 from .glimpse_networks import find_class, init_linear
 from .losses import baseline_loss, policy_loss
-from .on_policy import Batch, EpisodeAlgorithm, OnPolicyHyperparams, Rollout
+from .on_policy import Batch, EpisodeAlgorithm, OnPolicyHyperparams
 from .optimizers import default_optimizer_kwargs
 from .policy import CORES
 from .recurrent import Actions, CorePolicy, Observations, Options
@@ -39,26 +39,14 @@ class RecurrentOutputs(NamedTuple):
 class RecurrentPolicyOptions(Options):
     """What `policy_kwargs` may hold for a `RecurrentPolicy`."""
 
-    core: str | type = "lstm"
-    """"relu", "lstm", "gru", "none" (no memory), or a class of your own, see `cores.Core`."""
+    core: str | type = "lstm"  # "relu", "lstm", "gru", "none" (no memory), or a class of your own, see `cores.Core`.
+    core_size: int = 256  # Units of h_t.
+    log_std_init: float = 0.0  # Of a Gaussian for Box actions, learned from there.
 
-    core_size: int = 256
-    """Units of h_t."""
-
-    log_std_init: float = 0.0
-    """Of a Gaussian for Box actions, learned from there."""
-
-    features_extractor_class: type[BaseFeaturesExtractor] | None = None
-    """An SB3 features extractor. None: RAM's glimpse network where there is a "glimpse", else SB3's own default."""
-
+    features_extractor_class: type[BaseFeaturesExtractor] | None = None  # SB3's; None: see `extractor.default_extractor`.
     features_extractor_kwargs: dict[str, Any] | None = None
-    """Its arguments."""
-
     optimizer_class: type[torch.optim.Optimizer] = torch.optim.Adam
-    """A torch optimizer."""
-
-    optimizer_kwargs: dict[str, Any] | None = None
-    """Its arguments but the learning rate; None: the fused variant where there is one."""
+    optimizer_kwargs: dict[str, Any] | None = None  # But the learning rate; None: the fused variant where there is one.
 
 
 class RecurrentPolicy(CorePolicy):
@@ -163,7 +151,7 @@ class EpisodePPO(EpisodeAlgorithm):
     def train(self) -> None:
         """Learn from the rollout: one gradient step for each minibatch of each epoch."""
         self._update_learning_rate(self.policy.optimizer)
-        rollout: Rollout = self.rollout_buffer  # type: ignore[assignment]
+        rollout = self.rollout_buffer
         outputs: RecurrentOutputs = rollout.stacked_outputs()  # (T, N, ...)
         batch = self.batch_of(outputs, np.stack(rollout.rewards), outputs.value)
         self.end_update([self.gradient_step(self.losses(part, seen)) for part, seen in self.minibatches(batch, outputs)])

@@ -6,7 +6,7 @@ from gymnasium import spaces
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, CombinedExtractor, FlattenExtractor
 from torch import Tensor
 
-from .glimpse_networks import GlimpseInput, find_class
+from .glimpse_networks import GlimpseInput, PerScale, find_class
 from .policy import GLIMPSE_NETWORKS
 
 
@@ -16,11 +16,9 @@ class GlimpseExtractor(BaseFeaturesExtractor):
     With SB3's `VecFrameStack` the n last glimpses and locations lie side by side in the last axis, and it sees them all at once.
 
     Args:
-        observation_space: see `GlimpseInput`.
         features_dim: units of g_t.
-        hidden_size: units of h_g and h_l each.
-        glimpse_mean, glimpse_std: see `GlimpseInput`.
-        glimpse_network: "paper", one of `policy.GLIMPSE_NETWORKS`, or a class of your own with their arguments.
+        hidden_size, glimpse_network: see `policy.RAMPolicyOptions`.
+        observation_space, glimpse_mean, glimpse_std: see `GlimpseInput`.
 
     Raises:
         ValueError: an argument is out of range, or the observations hold no glimpse; the message names it.
@@ -31,8 +29,8 @@ class GlimpseExtractor(BaseFeaturesExtractor):
         observation_space: spaces.Space,
         features_dim: int = 256,
         hidden_size: int = 128,
-        glimpse_mean: float | list[float] = 0.0,
-        glimpse_std: float | list[float] = 1.0,
+        glimpse_mean: PerScale = 0.0,
+        glimpse_std: PerScale = 1.0,
         glimpse_network: str | type = "paper",
     ) -> None:
         super().__init__(observation_space, features_dim)

@@ -15,6 +15,8 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 RELU_GAIN = 2**0.5  # Of the weights before rectified units.
+Shape = tuple[int, ...]
+PerScale = float | list[float]  # One number for all scales of the retina, or one for each.
 
 
 class GlimpseInput(nn.Module):
@@ -25,17 +27,11 @@ class GlimpseInput(nn.Module):
             the last axes longer.
         glimpse_mean, glimpse_std: glimpses become (glimpse - mean) / std; a number each, or one for each scale.
 
-    Attributes:
-        glimpse_shape: that of the glimpse.
-        where_size: numbers that say where and how wide it was taken.
-
     Raises:
         ValueError: something is missing or out of range; the message names it.
     """
 
-    def __init__(
-        self, space: spaces.Space, glimpse_mean: float | list[float] = 0.0, glimpse_std: float | list[float] = 1.0
-    ) -> None:
+    def __init__(self, space: spaces.Space, glimpse_mean: PerScale = 0.0, glimpse_std: PerScale = 1.0) -> None:
         super().__init__()
         if not isinstance(space, spaces.Dict) or not {"glimpse", "location"} <= set(space.spaces):
             raise ValueError(f'a Dict observation with "glimpse" (k, g, g) and "location" (2,) is needed, got {space}')
@@ -43,16 +39,12 @@ class GlimpseInput(nn.Module):
             raise ValueError(f'observations may hold "glimpse", "location" and "zoom", got {unknown} too: leave them out')
         if not np.min(glimpse_std) > 0:
             raise ValueError(f"glimpse_std must be above 0, got {glimpse_std!r}")
-        shape = space["glimpse"].shape
-        assert shape is not None
-        self.glimpse_shape = shape
+        self.glimpse_shape: Shape = space["glimpse"].shape  # type: ignore[assignment]
         self.names = [name for name in ("location", "zoom") if name in space.spaces]
         self.where_size = sum(spaces.flatdim(space[name]) for name in self.names)
         self.is_plain = (glimpse_mean, glimpse_std) == (0, 1)
-        self.mean: Tensor
-        self.std: Tensor
-        self.register_buffer("mean", _per_scale("glimpse_mean", glimpse_mean, shape), persistent=False)
-        self.register_buffer("std", _per_scale("glimpse_std", glimpse_std, shape), persistent=False)
+        self.mean = nn.Buffer(_per_scale("glimpse_mean", glimpse_mean, self.glimpse_shape), persistent=False)
+        self.std = nn.Buffer(_per_scale("glimpse_std", glimpse_std, self.glimpse_shape), persistent=False)
 
     def forward(self, obs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Glimpses (..., k, g, g) and where they were taken (..., W)."""
@@ -64,18 +56,11 @@ class GlimpseInput(nn.Module):
 class ConvGlimpseNetwork(nn.Module):
     """Two small convolutions over each patch of the retina, the same for all scales, then as in the paper.
 
-    h_g = Rect(Linear(conv(rho))), h_l = Rect(Linear(l)), g = Rect(Linear(h_g) + Linear(h_l)).
-
-    Args:
-        glimpse_shape: (k, g, g), or (k, C, g, g).
-        where_size: the numbers that say where it was taken: 2 of the location, and those of the zoom.
-        hidden_size: units of h_g and h_l each; the convolutions have an eighth and a quarter as many filters.
-        output_size: units of g_t.
+    h_g = Rect(Linear(conv(rho))), h_l = Rect(Linear(l)), g = Rect(Linear(h_g) + Linear(h_l)). The convolutions have an eighth and
+    a quarter of `hidden_size` filters.
     """
 
-    def __init__(
-        self, glimpse_shape: tuple[int, ...], where_size: int = 2, hidden_size: int = 128, output_size: int = 256
-    ) -> None:
+    def __init__(self, glimpse_shape: Shape, where_size: int = 2, hidden_size: int = 128, output_size: int = 256) -> None:
         super().__init__()
         num_scales, side = glimpse_shape[0], glimpse_shape[-1]
         self.channels = math.prod(glimpse_shape[1:-2])
@@ -95,8 +80,7 @@ class ConvGlimpseNetwork(nn.Module):
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # Two to three times as fast on CPUs.
 
     def forward(self, glimpse: Tensor, location: Tensor) -> Tensor:
-        patches = as_patches(glimpse, self.channels)
-        parts = self.parts(self.strokes(patches).relu()).relu()  # (N k, F, s, s)
+        parts = self.parts(self.strokes(as_patches(glimpse, self.channels)).relu()).relu()  # (N k, F, s, s)
         what = self.what(parts.permute(0, 2, 3, 1).reshape(len(glimpse), -1))  # (N, hidden)
         where = self.where(location)  # (N, 2) -> (N, hidden)
         return self.both(torch.cat([what, where], dim=1).relu()).relu()  # (N, output)
@@ -105,7 +89,7 @@ class ConvGlimpseNetwork(nn.Module):
 class FullyConnected(nn.Module):
     """Two layers of `hidden_size` and `output_size` rectified units."""
 
-    def __init__(self, glimpse_shape: tuple[int, ...], where_size: int, hidden_size: int, output_size: int) -> None:
+    def __init__(self, glimpse_shape: Shape, where_size: int, hidden_size: int, output_size: int) -> None:
         super().__init__()
         self.first = nn.Linear(math.prod(glimpse_shape), hidden_size)
         self.second = nn.Linear(hidden_size, output_size)
@@ -118,10 +102,9 @@ class FullyConnected(nn.Module):
 class Convolutional(nn.Module):
     """The paper's: `hidden_size` filters of 10x10 at stride 5, then `output_size` rectified units."""
 
-    def __init__(self, glimpse_shape: tuple[int, ...], where_size: int, hidden_size: int, output_size: int) -> None:
+    def __init__(self, glimpse_shape: Shape, where_size: int, hidden_size: int, output_size: int) -> None:
         super().__init__()
-        channels = _channels(glimpse_shape)
-        self.filters = nn.Conv2d(channels, hidden_size, kernel_size=10, stride=5)
+        self.filters = nn.Conv2d(math.prod(glimpse_shape[:-2]), hidden_size, kernel_size=10, stride=5)
         side = (glimpse_shape[-1] - 10) // 5 + 1
         if side < 1:
             raise ValueError(f"the filters are 10x10, got glimpses of {glimpse_shape[-1]}x{glimpse_shape[-1]}")
@@ -129,17 +112,17 @@ class Convolutional(nn.Module):
         init_linear(RELU_GAIN, self.units)
 
     def forward(self, glimpse: Tensor, where: Tensor) -> Tensor:
-        features = self.filters(_as_image(glimpse)).relu()  # (N, hidden, s, s)
+        features = self.filters(glimpse.flatten(1, -3)).relu()  # (N, k, [C,] g, g) -> (N, hidden, s, s)
         return self.units(features.flatten(1)).relu()  # (N, output)
 
 
 class ResidualCNN(nn.Module):
     """Three stages of `hidden_size`, twice and four times as many channels, each at half the size of the one before."""
 
-    def __init__(self, glimpse_shape: tuple[int, ...], where_size: int, hidden_size: int, output_size: int) -> None:
+    def __init__(self, glimpse_shape: Shape, where_size: int, hidden_size: int, output_size: int) -> None:
         super().__init__()
         stages: list[nn.Module] = []
-        channels = _channels(glimpse_shape)
+        channels = math.prod(glimpse_shape[:-2])
         for width in (hidden_size, 2 * hidden_size, 4 * hidden_size):
             stages += [_convolution(channels, width, stride=2), nn.ReLU(), _Residual(width)]
             channels = width
@@ -148,7 +131,7 @@ class ResidualCNN(nn.Module):
         init_linear(RELU_GAIN, self.units)
 
     def forward(self, glimpse: Tensor, where: Tensor) -> Tensor:
-        features = self.stages(_as_image(glimpse))  # (N, 4 hidden, s, s)
+        features = self.stages(glimpse.flatten(1, -3))  # (N, k, [C,] g, g) -> (N, 4 hidden, s, s)
         pooled = torch.cat([features.mean((2, 3)), features.amax((2, 3))], dim=1)
         return self.units(pooled).relu()  # (N, output)
 
@@ -166,22 +149,12 @@ def _convolution(channels: int, width: int, stride: int = 1) -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(channels, width, 3, stride, padding=1, bias=False), nn.BatchNorm2d(width))
 
 
-def _channels(glimpse_shape: tuple[int, ...]) -> int:
-    return math.prod(glimpse_shape[:-2])
-
-
-def _as_image(glimpse: Tensor) -> Tensor:
-    """(N, k, [C,] g, g) -> (N, k C, g, g)."""
-    return glimpse.flatten(1, -3)
-
-
 def as_patches(glimpse: Tensor, channels: int) -> Tensor:
     """The patch of each scale as an image of its own: (..., k, [C,] g, g) -> (N k, C, g, g), channels last."""
-    patches = glimpse.reshape(-1, channels, *glimpse.shape[-2:])
-    return patches.contiguous(memory_format=torch.channels_last)
+    return glimpse.reshape(-1, channels, *glimpse.shape[-2:]).contiguous(memory_format=torch.channels_last)
 
 
-def _per_scale(name: str, given: float | list[float], glimpse_shape: tuple[int, ...]) -> Tensor:
+def _per_scale(name: str, given: PerScale, glimpse_shape: Shape) -> Tensor:
     """One number for each scale (k, 1, ...), or one for all."""
     values = torch.as_tensor(given, dtype=torch.float32)
     if values.shape not in ((), glimpse_shape[:1]):
@@ -190,11 +163,7 @@ def _per_scale(name: str, given: float | list[float], glimpse_shape: tuple[int, 
 
 
 def find_class(name: str, given: str | type, known: dict[str, Any]) -> Any:
-    """The class that an argument names, or is.
-
-    Raises:
-        ValueError: it is neither.
-    """
+    """The class that an argument names, or is; ValueError where it is neither."""
     if isinstance(given, str) and given in known:
         return known[given]
     if isinstance(given, type) and issubclass(given, nn.Module):

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .glimpse_networks import as_patches
+from .glimpse_networks import Shape, as_patches
 
 FILTER_SIZE = 7  # Of cells; the filters move by two.
 QUERY_START = 0.1  # Standard deviation of a filter's first weight in the scores.
@@ -34,9 +34,7 @@ class Saliency(nn.Module):
         ValueError: `scene_size` is not one or two numbers above 0.
     """
 
-    def __init__(
-        self, glimpse_shape: tuple[int, ...], core_size: int, scene_size: float | list[float], num_filters: int = 16
-    ) -> None:
+    def __init__(self, glimpse_shape: Shape, core_size: int, scene_size: float | list[float], num_filters: int = 16) -> None:
         super().__init__()
         if np.shape(scene_size) not in ((), (2,)) or not np.min(scene_size) > 0:
             raise ValueError(f"scene_size must be a side above 0, or height and width, got {scene_size!r}")
@@ -45,11 +43,9 @@ class Saliency(nn.Module):
         self.filters = nn.Conv2d(self.channels, num_filters, FILTER_SIZE, stride=2, padding=FILTER_SIZE // 2)
         self.query = nn.Linear(core_size, num_filters + 4)
         self.prior = nn.Parameter(torch.zeros(num_scales))  # A score for each scale.
-        self.offsets: Tensor  # (k m m, 2)
-        self.powers: Tensor  # (4, k m m), of the offsets: the first and the second
         offsets = _cell_offsets(num_scales, glimpse_shape[-1], scene_size)
-        self.register_buffer("offsets", offsets, persistent=False)
-        self.register_buffer("powers", torch.cat([offsets, offsets.square()], dim=-1).T, persistent=False)
+        self.offsets = nn.Buffer(offsets, persistent=False)  # (k m m, 2)
+        self.powers = nn.Buffer(torch.cat([offsets, offsets.square()], dim=-1).T, persistent=False)  # (4, k m m): first, second
         nn.init.kaiming_normal_(self.filters.weight)
         nn.init.zeros_(self.filters.bias)  # type: ignore[arg-type]
         nn.init.zeros_(self.query.weight)
@@ -59,13 +55,9 @@ class Saliency(nn.Module):
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, hidden: Tensor, glimpse: Tensor, location: Tensor, scale: float) -> Tensor:
-        """Where to look (..., 2).
+        """Where to look (..., 2): h_t (..., H), a glimpse (..., k, [C,] g, g) taken at a location (..., 2).
 
-        Args:
-            hidden: h_t, (..., H).
-            glimpse: (..., k, g, g), or (..., k, C, g, g), brought to a common size.
-            location: where it was taken, (..., 2).
-            scale: the weights move by this times Linear(h_t).
+        The weights move by `scale` times Linear(h_t).
         """
         seen = self.filters(as_patches(glimpse, self.channels)).relu()  # (N k, F, m, m)
         seen = seen.permute(0, 2, 3, 1).reshape(*hidden.shape[:-1], -1, seen.shape[1])  # (..., k m m, F)

@@ -21,16 +21,13 @@ def location_log_prob(location: Tensor, mean: Tensor, std: float) -> Tensor:
     return -0.5 * squares - 2 * math.log(std) - math.log(2 * math.pi)
 
 
-def hold_inside(locations: Tensor) -> Tensor:
+class _HoldInside(torch.autograd.Function):
     """Locations (..., 2) clipped to [-1, 1]; beyond, only a gradient that leads back inside passes.
 
     The environment clips what lies outside: noise around a mean out there changes nothing, and REINFORCE has no signal that could
     bring it back.
     """
-    return _HoldInside.apply(locations)
 
-
-class _HoldInside(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, locations: Tensor) -> Tensor:
         ctx.save_for_backward(locations)
@@ -41,6 +38,9 @@ class _HoldInside(torch.autograd.Function):
         (locations,) = ctx.saved_tensors
         # Descent moves against the gradient: it leads back where both have the same sign.
         return grad * ((locations.abs() <= 1) | (grad * locations > 0))
+
+
+hold_inside = _HoldInside.apply
 
 
 def choice_log_prob(choice: Tensor, logits: Tensor) -> Tensor:
@@ -68,9 +68,7 @@ def advantages_and_returns(
     discounted sum of the rewards from step t to the end of its episode.
 
     Args:
-        rewards: (T, N), the reward that followed step t.
-        values: (T, N), the baseline b_t.
-        dones: (T, N), whether the episode ended at step t.
+        rewards, values, dones: (T, N), the reward that followed step t, the baseline b_t, and whether the episode ended there.
         last_values: (N,), what is still expected after the last step; it counts for the episodes that go on.
         gamma: the discount, 0 to 1.
         gae_lambda: 1 trusts the rewards alone, 0 the next step's baseline.
@@ -116,8 +114,7 @@ def baseline_loss(values: Tensor, returns: Tensor) -> Tensor:
 
 def classification_loss(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
     """Cross-entropy of logits (T, N, K) against labels (T, N), averaged over the steps with weight (T, N)."""
-    losses = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none")
-    return _mean(losses, weights.flatten())
+    return _mean(F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none"), weights.flatten())
 
 
 def gains(logits: Tensor, labels: Tensor, dones: Tensor) -> Tensor:

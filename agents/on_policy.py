@@ -34,39 +34,21 @@ _Algorithm = TypeVar("_Algorithm", bound="EpisodeAlgorithm")
 class OnPolicyHyperparams(Options):
     """What all algorithms over whole episodes can be told."""
 
-    learning_rate: float | Schedule = 1e-3
-    """A number, or a function of the remaining progress (1 to 0)."""
+    learning_rate: float | Schedule = 1e-3  # A number, or a function of the remaining progress (1 to 0).
 
     n_steps: int | None = None
     """Steps of each environment to an update. None: until every environment has ended an episode, so whole episodes where they
     have one length."""
 
-    n_epochs: int = 1
-    """How often a rollout is learned from."""
-
-    n_minibatches: int = 1
-    """The parts into which the environments of a rollout are split each time."""
-
-    clip_range: float = 0.2
-    """How far PPO lets the probability of an action go: 1 - clip_range to 1 + clip_range times."""
-
-    gamma: float = 1.0
-    """The discount."""
-
-    gae_lambda: float = 1.0
-    """1: advantages are R_t - b_t; below, they lean on the baseline of later steps."""
-
-    normalize_advantage: bool = False
-    """Whether the advantages of a rollout are brought to mean 0 and deviation 1."""
-
-    vf_coef: float = 0.5
-    """The weight of the baseline's squared error."""
-
-    ent_coef: float | Schedule = 0.0
-    """The weight of the entropy of what is chosen by REINFORCE; a number, or a function of the remaining progress."""
-
-    max_grad_norm: float = 5.0
-    """Gradients are scaled down to at most this norm."""
+    n_epochs: int = 1  # How often a rollout is learned from.
+    n_minibatches: int = 1  # The parts into which the environments of a rollout are split each time.
+    clip_range: float = 0.2  # How far PPO lets the probability of an action go: 1 - clip_range to 1 + clip_range times.
+    gamma: float = 1.0  # The discount.
+    gae_lambda: float = 1.0  # 1: advantages are R_t - b_t; below, they lean on the baseline of later steps.
+    normalize_advantage: bool = False  # Whether the advantages of a rollout are brought to mean 0 and deviation 1.
+    vf_coef: float = 0.5  # The weight of the baseline's squared error.
+    ent_coef: float | Schedule = 0.0  # That of the entropy of what REINFORCE chooses; a number, or a function as above.
+    max_grad_norm: float = 5.0  # Gradients are scaled down to at most this norm.
 
     weight_average: float = 0.0
     """Above 0, `predict` acts with the average of the weights over about this share of all updates so far, the last ones
@@ -89,7 +71,7 @@ class OnPolicyHyperparams(Options):
 class Rollout:
     """T steps of N environments, as they come in."""
 
-    first_state: State | None = None  # Before the first step.
+    first_state: State = ()  # Before the first step.
     observations: list[Observations] = field(default_factory=list)  # T of (N, ...), where the network is run again
     episode_starts: list[NDArray] = field(default_factory=list)  # T of (N,)
     outputs: list[Outputs] = field(default_factory=list)  # T of (N, ...), with their graph where that is kept
@@ -151,6 +133,7 @@ class EpisodeAlgorithm(OnPolicyAlgorithm):
     log_name: ClassVar[str] = "EpisodeAlgorithm"  # Of the run in TensorBoard.
     greedy_choice = False  # Whether the class is the likeliest one while learning: it is not learned by trying.
     policy: CorePolicy  # type: ignore[assignment]
+    rollout_buffer: Rollout  # type: ignore[assignment]
     n_epochs: int
     n_minibatches: int
     clip_range: float
@@ -192,10 +175,6 @@ class EpisodeAlgorithm(OnPolicyAlgorithm):
             **{name: checked[name] for name in of_sb3},
         )
 
-    def train(self) -> None:
-        """Learn from the rollout: one gradient step for each minibatch of each epoch."""
-        raise NotImplementedError
-
     @staticmethod
     def _wrap_env(env: Any, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
         """SB3's own wrapping, and what makes Gymnasium's vector environments and Dict actions known to SB3."""
@@ -206,10 +185,9 @@ class EpisodeAlgorithm(OnPolicyAlgorithm):
         self.hyperparams_class(**{field.name: getattr(self, field.name) for field in fields(self.hyperparams_class)})
         self._setup_lr_schedule()
         self.set_random_seed(self.seed)
-        self.rollout_buffer = Rollout()  # type: ignore[assignment]
-        self.policy = self.policy_class(  # type: ignore[assignment]
-            self.observation_space, self.action_space, self.lr_schedule, **self.policy_kwargs
-        ).to(self.device)
+        self.rollout_buffer = Rollout()
+        policy: Any = self.policy_class(self.observation_space, self.action_space, self.lr_schedule, **self.policy_kwargs)
+        self.policy = policy.to(self.device)
         self.average = start_average(self.policy, self.weight_average) if self.weight_average else None
         records = self.cuda_graphs and self._keeps_graph and self.device.type == "cuda"
         self._graphs = StepGraphs(self.policy) if records else None
@@ -241,13 +219,11 @@ class EpisodeAlgorithm(OnPolicyAlgorithm):
     def collect_rollouts(self, env: VecEnv, callback: BaseCallback, rollout_buffer: Any, n_rollout_steps: int | None) -> bool:
         """Act for `n_rollout_steps` steps (None: until every environment has ended an episode).
 
-        Returns:
-            False where a callback stopped it; the episodes under way are then forgotten.
+        Returns False where a callback stopped it; the episodes under way are then forgotten.
         """
         assert self._last_obs is not None and self._last_episode_starts is not None
         self.policy.set_training_mode(True)
-        rollout = self.rollout_buffer = Rollout()  # type: ignore[assignment]
-        rollout.first_state = self._first_state(self._last_episode_starts)
+        rollout = self.rollout_buffer = Rollout(self._first_state(self._last_episode_starts))
         has_ended, greedy_choice = np.zeros(env.num_envs, np.bool_), self.greedy_choice
         callback.on_rollout_start()
         while not (has_ended.all() if n_rollout_steps is None else len(rollout) == n_rollout_steps):
@@ -262,8 +238,7 @@ class EpisodeAlgorithm(OnPolicyAlgorithm):
                 return False
             if not self.policy.training:
                 self.policy.set_training_mode(True)  # A callback has evaluated it.
-            some_end = dones.any()
-            if some_end:
+            if dones.any():
                 self._update_info_buffer(infos, dones)
                 rewards = self._beyond_time_limits(rewards, dones, infos, output.state)
             if not self._keeps_graph:
@@ -323,15 +298,14 @@ class EpisodeAlgorithm(OnPolicyAlgorithm):
 
     def batch_of(self, outputs: Any, rewards: NDArray, values: Tensor, labels: Tensor | None = None) -> Batch:
         """The rollout as what the losses need: outputs (T, N, ...), rewards, values b_t and labels (T, N)."""
-        rollout: Rollout = self.rollout_buffer  # type: ignore[assignment]
+        rollout = self.rollout_buffer
         assert rollout.last_values is not None
         dones = np.stack(rollout.dones)  # (T, N)
         expected = values.detach().cpu().numpy()
         advantages, returns = advantages_and_returns(rewards, expected, dones, rollout.last_values, self.gamma, self.gae_lambda)
         if self.normalize_advantage:
             advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
-        actions = stack(rollout.actions)
-        looked_at = self._tensor(~dones).float()
+        actions, looked_at = stack(rollout.actions), self._tensor(~dones).float()
         old_log_probs = None if self._keeps_graph else self.policy.log_probs(outputs, actions).detach()
         return Batch(actions, self._tensor(advantages), self._tensor(returns), looked_at, labels, old_log_probs)
 
@@ -340,8 +314,7 @@ class EpisodeAlgorithm(OnPolicyAlgorithm):
         if self._keeps_graph:
             yield batch, outputs
             return
-        rollout: Rollout = self.rollout_buffer  # type: ignore[assignment]
-        assert rollout.first_state is not None
+        rollout = self.rollout_buffer
         observations, starts, num_envs = stack(rollout.observations), np.stack(rollout.episode_starts), batch.returns.shape[1]
         for _ in range(self.n_epochs):
             for envs in np.array_split(torch.randperm(num_envs).numpy(), min(self.n_minibatches, num_envs)):
@@ -363,7 +336,7 @@ class EpisodeAlgorithm(OnPolicyAlgorithm):
     def end_update(self, logs: list[dict[str, float]]) -> None:
         """Forget the rollout and log the means over the gradient steps."""
         self._n_updates += len(logs)
-        self.rollout_buffer = Rollout()  # type: ignore[assignment]
+        self.rollout_buffer = Rollout()
         for name in logs[0]:
             self.logger.record(f"train/{name}", float(np.mean([log[name] for log in logs])))
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
@@ -374,8 +347,7 @@ class EpisodeAlgorithm(OnPolicyAlgorithm):
 
     def _update_info_buffer(self, infos: Any, dones: NDArray | None = None) -> None:
         if not isinstance(infos, Infos) or dones is None:
-            super()._update_info_buffer(infos, dones)
-            return
+            return super()._update_info_buffer(infos, dones)
         assert self.ep_info_buffer is not None and self.ep_success_buffer is not None
         episodes, successes = infos.ended(most=self._stats_window_size)
         self.ep_info_buffer.extend(episodes)

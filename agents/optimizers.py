@@ -37,8 +37,7 @@ def start_average(network: nn.Module, share: float) -> AveragedModel:
     def lean(averages: Tensors, newest: Tensors, num_averaged: Tensor | int) -> None:
         torch._foreach_lerp_(averages, newest, 1 / (share * float(num_averaged) + 1))
 
-    average = AveragedModel(network, multi_avg_fn=lean)
-    return average.requires_grad_(False)
+    return AveragedModel(network, multi_avg_fn=lean).requires_grad_(False)
 
 
 class MuonBeside(Optimizer):
@@ -64,16 +63,12 @@ class MuonBeside(Optimizer):
         self.param_groups = rest.param_groups  # Whoever sets a learning rate sets the rest's.
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Forget all gradients."""
         self._rest.zero_grad(set_to_none)
         self._muon.zero_grad(set_to_none)
 
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
         """One step of both, with the gradients that are there, or that the closure makes."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+        loss = None if closure is None else torch.enable_grad()(closure)()
         for group in self._muon.param_groups:
             group["lr"] = self._scale * self.param_groups[0]["lr"]
         self._muon.step()
@@ -81,11 +76,9 @@ class MuonBeside(Optimizer):
         return loss
 
     def state_dict(self) -> dict[str, Any]:
-        """The state of both."""
         return {"rest": self._rest.state_dict(), "muon": self._muon.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """The state of both, as `state_dict` gave it."""
         self._rest.load_state_dict(state_dict["rest"])
         self._muon.load_state_dict(state_dict["muon"])
         self.param_groups = self._rest.param_groups

@@ -14,7 +14,7 @@ from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor, nn
 
 from .cores import OTHER_CORES, State
-from .glimpse_networks import OTHER_GLIMPSE_NETWORKS, RELU_GAIN, GlimpseInput, find_class, init_linear
+from .glimpse_networks import OTHER_GLIMPSE_NETWORKS, RELU_GAIN, GlimpseInput, PerScale, Shape, find_class, init_linear
 from .location import Saliency, first_path
 from .losses import choice_log_prob, location_log_prob
 from .optimizers import MuonBeside, default_optimizer_kwargs
@@ -31,13 +31,10 @@ class GlimpseNetwork(nn.Module):
     Args:
         glimpse_shape: (k, g, g), or (k, C, g, g).
         where_size: the numbers that say where it was taken: 2 of the location, and those of the zoom.
-        hidden_size: units of h_g and h_l each.
-        output_size: units of g_t.
+        hidden_size, output_size: units of h_g and h_l each, and of g_t.
     """
 
-    def __init__(
-        self, glimpse_shape: tuple[int, ...], where_size: int = 2, hidden_size: int = 128, output_size: int = 256
-    ) -> None:
+    def __init__(self, glimpse_shape: Shape, where_size: int = 2, hidden_size: int = 128, output_size: int = 256) -> None:
         super().__init__()
         self.what = nn.Linear(math.prod(glimpse_shape), hidden_size)
         self.where = nn.Linear(where_size, hidden_size)
@@ -83,32 +80,19 @@ class RAMPolicyOptions(Options):
     """The core f_h: "relu" (the paper's for classification), "lstm" (for games), "gru", "none" (h_t = g_t), or a class of your
     own, see `cores.Core`."""
 
-    glimpse_network: str | type = "paper"
-    """The glimpse network f_g: one of `GLIMPSE_NETWORKS`, or a class of your own with their arguments."""
-
-    location_policy: str = "learned"
-    """"learned", or "random": every location is drawn from all of the scene, and nothing is learned of them."""
-
-    hidden_size: int = 128
-    """Units of h_g and h_l each."""
-
-    core_size: int = 256
-    """Units of g_t and h_t each."""
-
-    location_std: float = 0.1
-    """The standard deviation of the location, in units of [-1, 1]."""
+    glimpse_network: str | type = "paper"  # f_g: one of `GLIMPSE_NETWORKS`, or a class of your own with their arguments.
+    location_policy: str = "learned"  # Or "random": locations are drawn from all of the scene, and nothing is learned of them.
+    hidden_size: int = 128  # Units of h_g and h_l each.
+    core_size: int = 256  # Units of g_t and h_t each.
+    location_std: float = 0.1  # The standard deviation of the location, in units of [-1, 1].
 
     location_input: str = "state"
     """What the location network sees. "state": h_t alone, as in the paper. "saliency": beside h_t the glimpse itself and where it
     was taken, and the mean is counted from what in sight is worth a closer look, see `location.Saliency`. h_t learns what
     tells classes apart: where in the glimpse something lies can hardly be read from it."""
 
-    scene_size: Any = None
-    """The side of the scene in pixels, or its height and width, for "saliency". None: as the observation space says
-    (`scene_shape`)."""
-
-    location_hidden: int = 0
-    """Rectified units between h_t and the location's mean; 0 is the paper's linear location network."""
+    scene_size: Any = None  # For "saliency": the scene's side in pixels, or height and width; None: the space's `scene_shape`.
+    location_hidden: int = 0  # Rectified units between h_t and the location's mean; 0 is the paper's linear location network.
 
     location_scale: float = 0.1
     """The location's mean is this times Linear(h_t), clipped to the scene. Adam moves every weight by about the learning rate,
@@ -124,37 +108,24 @@ class RAMPolicyOptions(Options):
     """The path to begin with: [x, y] of the second fixation and of those after it, at most `path_steps`, in [-1, 1]. None, and
     what is not given: near the scene's middle, at random."""
 
-    path_scale: float = 2.5
-    """An offset of the path moves by about this number of learning rates at a step of Adam, however weak the signal."""
-
-    location_gradient: str = "head"
-    """"head": the location network sees h_t detached. "full": REINFORCE shapes core and glimpse network too."""
-
-    baseline_gradient: str = "head"
-    """The same for the baseline."""
+    path_scale: float = 2.5  # An offset moves by about this number of learning rates at a step of Adam, however weak the signal.
+    location_gradient: str = "head"  # The location network sees h_t detached. "full": REINFORCE shapes core and glimpse network.
+    baseline_gradient: str = "head"  # The same for the baseline.
 
     baseline_by_class: bool = False
     """The baseline has an output for each class, and while learning that of the true class counts. The class is drawn before
     anything is looked at, so that the gradient is as unbiased as before, and varies less."""
 
-    glimpse_mean: float | list[float] = 0.0
-    """Glimpses enter the network as (glimpse - mean) / std; a number, or one for each scale."""
-
-    glimpse_std: float | list[float] = 1.0
-    """See `glimpse_mean`."""
-
-    dropout: float = 0.0
-    """While learning, each unit of g_t is 0 with this probability, for rollouts that are learned from once."""
+    glimpse_mean: PerScale = 0.0  # Glimpses enter the network as (glimpse - mean) / std; a number, or one for each scale.
+    glimpse_std: PerScale = 1.0  # See `glimpse_mean`.
+    dropout: float = 0.0  # While learning, each unit of g_t is 0 with this probability, for rollouts that are learned from once.
 
     muon_scale: float = 0.0
     """Above 0, Muon moves the matrices of the glimpse network and the core, in steps this times as long as Adam's. Their
     gradients are the class's, far less noisy than those of REINFORCE. See `optimizers.MuonBeside`."""
 
     optimizer_class: type[torch.optim.Optimizer] = torch.optim.Adam
-    """A torch optimizer."""
-
-    optimizer_kwargs: dict[str, Any] | None = None
-    """Its arguments but the learning rate; None: the fused variant where there is one."""
+    optimizer_kwargs: dict[str, Any] | None = None  # But the learning rate; None: the fused variant where there is one.
 
     ranges: ClassVar = {
         **dict.fromkeys(("hidden_size", "core_size"), (1, 2**16)),
@@ -249,11 +220,8 @@ class RAMPolicy(CorePolicy):
     def _make_heads(self) -> None:
         o = self.options
         first, *others = self.choices.values()
-        self.scene_size = None
-        seen = 0
-        if o.location_input == "saliency":
-            self.scene_size = self._read_scene_size()
-            seen = math.prod(self.input.glimpse_shape) + self.input.where_size
+        self.scene_size = self._read_scene_size() if o.location_input == "saliency" else None
+        seen = 0 if self.scene_size is None else math.prod(self.input.glimpse_shape) + self.input.where_size
         self.location_head: nn.Module = nn.Linear(o.location_hidden or o.core_size + seen, 2)
         if o.location_hidden:
             self.location_head = nn.Sequential(nn.Linear(o.core_size + seen, o.location_hidden), nn.ReLU(), self.location_head)
@@ -291,7 +259,7 @@ class RAMPolicy(CorePolicy):
         # Who acts does not know the class: what it believes has to do.
         by_class = self.options.baseline_by_class
         value = (values * logits.detach().softmax(-1)).sum(-1) if by_class else values.squeeze(-1)
-        others = list(self.choices.values())[1:]
+        _, *others = self.choices.values()
         looks = self.look_head(looking).split(others, dim=-1) if others else ()
         return Outputs(mean, (logits, *looks), value, values, state)
 
@@ -346,11 +314,8 @@ class RAMPolicy(CorePolicy):
         seeing = [*self.glimpse_network.parameters(), *self.core.parameters()]
         matrices = [part for part in seeing if part.ndim == 2] if self.options.muon_scale else []
         apart = {id(matrix) for matrix in matrices}
-        self.optimizer = self.optimizer_class(
-            [parameter for parameter in self.parameters() if id(parameter) not in apart],
-            lr=lr_schedule(1),  # type: ignore[call-arg]
-            **self.optimizer_kwargs,
-        )
+        others = [parameter for parameter in self.parameters() if id(parameter) not in apart]
+        self.optimizer = self.optimizer_class(others, lr=lr_schedule(1), **self.optimizer_kwargs)  # type: ignore[call-arg]
         if matrices:
             self.optimizer = MuonBeside(self.optimizer, matrices, self.options.muon_scale)
 
@@ -377,9 +342,7 @@ class RAMPolicy(CorePolicy):
 
 def _read_choices(action_space: spaces.Space) -> dict[str, int]:
     """What there is to choose, beside the location, and from how many."""
-    if not isinstance(action_space, spaces.Box) or action_space.shape is None or action_space.shape[-1:] < (4,):
-        raise ValueError(
-            "RAM needs actions of a location and choices: make the environment with "
-            f'action_format="dict" or "box", got {action_space}'
-        )
+    if not isinstance(action_space, spaces.Box) or action_space.shape[-1:] < (4,):
+        cure = 'make the environment with action_format="dict" or "box"'
+        raise ValueError(f"RAM needs actions of a location and choices: {cure}, got {action_space}")
     return getattr(action_space, "choices", None) or {"choice": action_space.shape[0] - 2}

@@ -68,8 +68,8 @@ def load_pretrained(
     config, weights = _read(env_id, folder)
     hyperparams: dict[str, Any] = {name: parse_schedule(value) for name, value in config.hyperparams.items()}
     model = RAM(policy_kwargs=config.policy_kwargs, device=device, _init_setup_model=False, **hyperparams)
-    model.observation_space = spaces.Dict({name: _make_box(part) for name, part in config.observations.items()})
-    model.action_space = ScoresBox(**config.actions) if "choices" in config.actions else _make_box(config.actions)
+    model.observation_space = spaces.Dict({name: _make_box(**part) for name, part in config.observations.items()})
+    model.action_space = ScoresBox(**config.actions) if "choices" in config.actions else _make_box(**config.actions)
     model._setup_model()
     try:
         model.policy.load_state_dict(weights)
@@ -90,10 +90,8 @@ def pretrained_hyperparams(env_id: str, folder: str | Path | None = None) -> dic
         ValueError: as in `load_pretrained`.
     """
     config = _read(env_id, folder)[0]
-    others: dict[str, Any] = {"env_kwargs": config.env_kwargs, "matmul_precision": config.matmul_precision}
-    if config.frame_stack > 1:
-        others["frame_stack"] = config.frame_stack
-    return {**config.hyperparams, "policy_kwargs": config.policy_kwargs, **others}
+    names = ("policy_kwargs", "env_kwargs", "matmul_precision", *(("frame_stack",) if config.frame_stack > 1 else ()))
+    return {**config.hyperparams, **{name: getattr(config, name) for name in names}}
 
 
 def save_pretrained(model: RAM, folder: str | Path, env_id: str, result: dict[str, Any]) -> Path:
@@ -114,7 +112,8 @@ def save_pretrained(model: RAM, folder: str | Path, env_id: str, result: dict[st
     if not re.fullmatch(r"[\w.-]+", env_id):
         raise ValueError(f"env_id must consist of letters, digits, '.', '_' and '-' to name a file, got {env_id!r}")
     config = _describe(model, env_id, result)
-    weights = {name: _as_stored(tensor) for name, tensor in model.acting_policy.state_dict().items()}
+    tensors = {name: tensor.cpu() for name, tensor in model.acting_policy.state_dict().items()}
+    weights = {name: (one.float() if one.is_floating_point() else one).clone().contiguous() for name, one in tensors.items()}
     content = save(weights, {"config": json.dumps(asdict(config))})
     card = _card(model, env_id, result, len(content))
     path = Path(folder) / f"{env_id}.safetensors"
@@ -148,34 +147,25 @@ def _describe(model: RAM, env_id: str, result: dict[str, Any]) -> Config:
 
 def _plain_dict(values: dict[str, Any]) -> dict[str, Any]:
     """As JSON gives them back."""
+    plain = {}
     for name, value in values.items():
         try:
-            json.dumps(value)
+            plain[name] = json.loads(json.dumps(value))
         except TypeError as error:
             message = f"{name} must be numbers, text, lists or dicts to be stored, got {value!r}: keep it with model.save"
             raise ValueError(message) from error
-    return json.loads(json.dumps(values))
-
-
-def _as_stored(tensor: Tensor) -> Tensor:
-    tensor = tensor.detach().cpu()
-    return (tensor.float() if tensor.is_floating_point() else tensor).clone().contiguous()
+    return plain
 
 
 def _describe_box(name: str, space: spaces.Space) -> dict[str, Any]:
     if not isinstance(space, spaces.Box) or space.dtype != np.float32:
         raise ValueError(f"{name} must be a Box of float32 to be stored, got {space}")
-    return {"shape": list(space.shape), "low": _bound(space.low), "high": _bound(space.high)}
+    low, high = (ends.tolist() if (ends != ends.flat[0]).any() else float(ends.flat[0]) for ends in (space.low, space.high))
+    return {"shape": list(space.shape), "low": low, "high": high}
 
 
-def _bound(values: np.ndarray) -> Any:
-    """One number where all are the same."""
-    return float(values.min()) if values.min() == values.max() else values.tolist()
-
-
-def _make_box(kept: dict[str, Any]) -> spaces.Box:
-    low, high = (np.full(kept["shape"], kept[name], np.float32) for name in ("low", "high"))
-    return spaces.Box(low, high, dtype=np.float32)
+def _make_box(shape: list[int], low: Any, high: Any) -> spaces.Box:
+    return spaces.Box(np.full(shape, low, np.float32), np.full(shape, high, np.float32))
 
 
 def _read(env_id: str, folder: str | Path | None) -> tuple[Config, dict[str, Tensor]]:
@@ -195,25 +185,23 @@ def _current(config: dict[str, Any]) -> dict[str, Any]:
     """The config of a file of format 1 as one of today's."""
     if config.get("format") != 1 or not {"settings", "policy_kwargs", "env_kwargs"} <= config.keys():
         return config
-    hyperparams, policy_kwargs = dict(config["settings"]), current_names(config["policy_kwargs"])
+    hyperparams, policy_kwargs = config.pop("settings"), current_names(config["policy_kwargs"])
     policy_kwargs.setdefault("location_policy", hyperparams.pop("location_policy", "learned"))
-    env_kwargs = dict(config["env_kwargs"])
-    others = {name: value for name, value in config.items() if name != "settings"}
-    others |= {"frame_stack": env_kwargs.pop("frame_stack", 1), "env_kwargs": env_kwargs}
-    return {**others, "format": FORMAT, "hyperparams": hyperparams, "policy_kwargs": policy_kwargs}
+    new = {"format": FORMAT, "frame_stack": config["env_kwargs"].pop("frame_stack", 1)}
+    return {**config, **new, "hyperparams": hyperparams, "policy_kwargs": policy_kwargs}
 
 
 def _parse(path: Path, config: dict[str, Any]) -> Config:
     """Nothing unknown gets any further: what a file names may only be what `save_pretrained` writes."""
     if config.get("format") != FORMAT:
         raise ValueError(f"{path} must have the format {FORMAT} for this version of ram-envs, got {config.get('format')!r}")
-    names = {field.name for field in fields(Config)}
+    names, policy_names, hyperparams = ({field.name for field in fields(of)} for of in (Config, RAMPolicyOptions, RAMHyperparams))
     _check_names(path, "config", config, names)
     if missing := sorted(names - set(config)):
         raise ValueError(f"config in {path} must hold {', '.join(sorted(names))}, lacks {', '.join(missing)}")
     parsed = Config(**config)
-    _check_names(path, "policy_kwargs", parsed.policy_kwargs, {field.name for field in fields(RAMPolicyOptions)} - _NOT_STORED)
-    _check_names(path, "hyperparams", parsed.hyperparams, {field.name for field in fields(RAMHyperparams)})
+    _check_names(path, "policy_kwargs", parsed.policy_kwargs, policy_names - _NOT_STORED)
+    _check_names(path, "hyperparams", parsed.hyperparams, hyperparams)
     if parsed.env_id != path.stem:
         raise ValueError(f"{path} must hold an agent for {path.stem}, got one for {parsed.env_id!r}")
     return parsed
@@ -229,7 +217,7 @@ def _card(model: RAM, env_id: str, result: dict[str, Any], num_bytes: int) -> st
     if missing := [name for name in _NEEDED if name not in result]:
         raise ValueError(f"result must hold {', '.join(_NEEDED)}, lacks {', '.join(missing)}")
     rows = {**_measured(result), **_trained(result), **_network(model)}
-    table = "\n".join(f"| {name} | {_escaped(text)} |" for name, text in rows.items())
+    table = "\n".join("| {} | {} |".format(name, text.replace("|", "\\|")) for name, text in rows.items())
     return f"""# {env_id}
 
 RAM, the recurrent attention agent of ram-envs, trained in `{env_id}`.
@@ -256,18 +244,16 @@ python train_agent.py -i pretrained --env {env_id} --eval-only
 def _measured(result: dict[str, Any]) -> dict[str, str]:
     """How good it is, on what, and how that was measured."""
     what = "images" if "dataset" in result else "games"
-    chosen = f"{result['validation_error']:g} %"
-    if "validation_episodes" in result:
-        chosen += f" of {result['validation_episodes']:,} {what}"
+    of_how_many = f" of {result['validation_episodes']:,} {what}" if "validation_episodes" in result else ""
     rows = {
         "test error": f"{result['test_error']:g} % of {result['test_episodes']:,} {what}",
-        "validation error": chosen,
+        "validation error": f"{result['validation_error']:g} %{of_how_many}",
         "protocol": "the model that was best on validation, tested once: one pass, greedy locations and choices",
     }
     if "dataset" in result:
         rows["data"] = f"{result['dataset']}: {result['dataset_size']:,} images to learn from; validation and test have others"
     if result.get("env_kwargs"):
-        rows["options of the environment"] = _pairs(result["env_kwargs"])
+        rows["options of the environment"] = ", ".join(f"`{name}={value!r}`" for name, value in result["env_kwargs"].items())
     if len(result.get("chosen_from", ())) > 1:
         rows["chosen"] = f"by the validation error, of the seeds {', '.join(map(str, sorted(result['chosen_from'])))}"
     return rows
@@ -277,33 +263,18 @@ def _trained(result: dict[str, Any]) -> dict[str, str]:
     rows = {"steps of the environment": f"{result['n_timesteps']:,}"}
     if "train_cpu_seconds" in result:
         rows["CPU seconds"] = f"{result['train_cpu_seconds']:,.0f}"
-    return {
-        **rows,
-        "seed": str(result["seed"]),
-        "command": f"`{result['command']}`",
-        "commit": f"`{result['commit']}`",
-        "torch": result["torch"],
-        "machine": result["machine"],
-    }
+    rows |= {"seed": str(result["seed"]), "command": f"`{result['command']}`", "commit": f"`{result['commit']}`"}
+    return {**rows, "torch": result["torch"], "machine": result["machine"]}
 
 
 def _network(model: RAM) -> dict[str, str]:
-    policy = model.policy
+    policy, seen = model.policy, model.observation_space
     parts: Counter[str] = Counter()
     for name, weights in policy.named_parameters():
         parts[name.partition(".")[0]] += weights.numel()
-    shapes = ", ".join(f"{name} {space.shape}" for name, space in model.observation_space.items())  # type: ignore[attr-defined]
     return {
-        "sees": shapes,
+        "sees": ", ".join(f"{name} {space.shape}" for name, space in seen.items()),  # type: ignore[attr-defined]
         "chooses": f"a location, {', '.join(f'{name} of {size}' for name, size in policy.choices.items())}",
         "network": f"core {policy.options.core}, {policy.core_size} units; glimpse network {policy.options.glimpse_network}",
         "parameters": f"{parts.total():,}: {', '.join(f'{name} {number:,}' for name, number in parts.items())}",
     }
-
-
-def _pairs(values: dict[str, Any]) -> str:
-    return ", ".join(f"`{name}={value!r}`" for name, value in values.items())
-
-
-def _escaped(text: str) -> str:
-    return text.replace("|", "\\|")

@@ -50,6 +50,11 @@ class RAMHyperparams(OnPolicyHyperparams):
         "location_reward": ("success", "gain"),
     }
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.location_reward == "gain" and self.class_loss != "cross_entropy":
+            raise ValueError(f'location_reward="gain" needs class_loss="cross_entropy", got {self.class_loss!r}')
+
 
 class RAM(EpisodeAlgorithm):
     """The recurrent attention model of Mnih et al. 2014.
@@ -80,7 +85,7 @@ class RAM(EpisodeAlgorithm):
     def train(self) -> None:
         """Learn from the rollout: one gradient step for each minibatch of each epoch."""
         self._update_learning_rate(self.policy.optimizer)
-        rollout: Rollout = self.rollout_buffer  # type: ignore[assignment]
+        rollout = self.rollout_buffer
         outputs: Outputs = rollout.stacked_outputs()  # (T, N, ...)
         labels = self._labels(rollout)  # (T, N)
         rewards = np.stack(rollout.rewards)  # (T, N), r_t
@@ -156,8 +161,6 @@ class RAM(EpisodeAlgorithm):
         self.policy_kwargs = current_names(self.policy_kwargs)
         if "location_policy" in vars(self):  # A model stored by version 0.1.0.
             self.policy_kwargs.setdefault("location_policy", vars(self).pop("location_policy"))
-        if self.location_reward == "gain" and self.class_loss != "cross_entropy":
-            raise ValueError(f'location_reward="gain" needs class_loss="cross_entropy", got {self.class_loss!r}')
         super()._setup_model()
         self._set_std()
         self._check_env()

@@ -25,11 +25,7 @@ _Options = TypeVar("_Options", bound="Options")
 
 @dataclass(frozen=True)
 class Options:
-    """Named arguments that are checked: each is of its kind, in its range or one of its choices.
-
-    Raises:
-        ValueError: one is not; the message names it.
-    """
+    """Named arguments, each of its kind and in its range or one of its choices: where it is not, a ValueError names it."""
 
     ranges: ClassVar[dict[str, tuple[float, float]]] = {}  # Of numbers, the ends allowed.
     above_zero: ClassVar[tuple[str, ...]] = ()
@@ -59,11 +55,7 @@ class Options:
 
     @classmethod
     def of(cls: type[_Options], given: dict[str, Any]) -> _Options:
-        """The options with the values given; the others have their defaults.
-
-        Raises:
-            TypeError: there is no option of a name.
-        """
+        """The options with the values given, the others with their defaults; TypeError where there is no option of a name."""
         known = [field.name for field in fields(cls)]
         if unknown := sorted(set(given) - set(known)):
             raise TypeError(f"{', '.join(unknown)} is not among the {cls.__name__}: {', '.join(known)}")

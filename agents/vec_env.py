@@ -165,7 +165,7 @@ class GymnasiumVecEnv(VecEnv):
         if self.autoreset_mode == AutoresetMode.DISABLED:
             return self.env.reset(options={"reset_mask": dones})
         if dones.all():
-            obs, _, _, _, info = self.env.step(actions)  # The actions are ignored.
+            obs, *_, info = self.env.step(actions)  # The actions are ignored.
             return obs, info
         warnings.warn(
             "episodes of this vector environment end at different times and it resets at the next step: the first action of "
@@ -186,8 +186,7 @@ class GymnasiumVecEnv(VecEnv):
         first = self._options[0]
         if all(options == first for options in self._options):
             return first or None
-        names = {name for options in self._options for name in options}
-        if any(options.keys() != names for options in self._options):
+        if any(options.keys() != first.keys() for options in self._options):
             raise ValueError(f"set_options must give all environments the same names of options, got {self._options}")
         return {name: np.array([options[name] for options in self._options]) for name in first}
 
