@@ -125,16 +125,6 @@ def test_where_there_is_no_pretrained_agent_those_that_are_get_named(pretrained,
     assert "(there are: GlimpseCatch-v0, GlimpseClutteredMNIST-v0" in " ".join(capsys.readouterr().out.split())
 
 
-def test_evaluations_multiply_as_the_training_did(tmp_path):
-    asked = ["-n", "160", "--evaluations", "1", "-f", str(tmp_path), *CATCH, "-params", "n_steps:5", "matmul_precision:medium"]
-    result = main([*asked, "class_loss:reinforce"])
-    assert (result["hyperparams"]["matmul_precision"], torch.get_float32_matmul_precision()) == ("medium", "medium")
-    torch.set_float32_matmul_precision("highest")
-    again = main(["-i", str(tmp_path / "ram/FewGames-v0_1/best_model.zip"), "--eval-only", *CATCH, *asked[-3:]])
-    assert torch.get_float32_matmul_precision() == "medium"
-    assert again["test_error"] == result["test_error"]
-
-
 def test_resume_begins_where_a_kill_left_it(finished, tmp_path, monkeypatch):
     _, unbroken = finished
     train = RAM.train
@@ -169,18 +159,34 @@ def test_a_folder_of_ones_own(finished, tmp_path):
 @pytest.mark.parametrize("algo", ["ram", "ppo"])
 def test_games_are_evaluated_on_a_number_of_episodes_and_filmed(algo, tmp_path):
     hyperparams = ["n_steps:10", *(["batch_size:80", "n_epochs:1"] if algo == "ppo" else ["class_loss:reinforce"])]
-    result = main(["--algo", algo, "-n", "1600", "-f", str(tmp_path), *CATCH, "--evaluations", "3", "-params", *hyperparams])
+    asked = [
+        "--algo",
+        algo,
+        "-n",
+        "1600",
+        "-f",
+        str(tmp_path),
+        *CATCH,
+        "--evaluations",
+        "3",
+        "-params",
+        "matmul_precision:medium",
+    ]
+    result = main([*asked, *hyperparams])
     folder = tmp_path / algo / "FewGames-v0_1"
     assert result["test_episodes"] == EPISODES["test"]
     assert "dataset" not in result
     assert np.load(folder / "evaluations.npz")["successes"].shape[1] == EPISODES["validation"]
     assert imageio.improps(folder / "games.gif").shape[0] == 6 * (1 + 5)  # A picture before each step and one at the end.
-    film = tmp_path / "film.mp4"
-    shown = main(["--algo", algo, "-i", str(folder / "best_model.zip"), "--eval-only", "--record", str(film), *CATCH])
+    assert (result["hyperparams"]["matmul_precision"], torch.get_float32_matmul_precision()) == ("medium", "medium")
+    torch.set_float32_matmul_precision("highest")
+    trained, film = ["-i", str(folder / "best_model.zip")], tmp_path / "film.mp4"
+    shown = main([*asked, *trained, "--eval-only", "--record", str(film)])
+    assert torch.get_float32_matmul_precision() == "medium"
     assert shown["test_error"] == result["test_error"]
-    assert shown["frames"] == imageio_ffmpeg.count_frames_and_secs(str(film))[0]
+    assert imageio_ffmpeg.count_frames_and_secs(str(film))[0] == shown["frames"]
     with pytest.raises(ValueError, match=r"must end in .*\.gif.*\.mp4"):
-        main(["--algo", algo, "-i", str(folder / "best_model.zip"), "--record", str(tmp_path / "film.avi"), *CATCH])
+        main([*asked, *trained, "--record", str(tmp_path / "film.avi")])
 
 
 def test_stopping_and_zooming_agents_are_drawn(tmp_path):
