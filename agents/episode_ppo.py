@@ -42,7 +42,6 @@ class RecurrentPolicyOptions(Options):
     core: str | type = "lstm"  # "relu", "lstm", "gru", "none" (no memory), or a class of your own, see `cores.Core`.
     core_size: int = 256  # Units of h_t.
     log_std_init: float = 0.0  # Of a Gaussian for Box actions, learned from there.
-
     features_extractor_class: type[BaseFeaturesExtractor] | None = None  # SB3's; None: see `extractor.default_extractor`.
     features_extractor_kwargs: dict[str, Any] | None = None
     optimizer_class: type[torch.optim.Optimizer] = torch.optim.Adam

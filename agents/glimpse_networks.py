@@ -178,9 +178,4 @@ def init_linear(gain: float, *layers: nn.Linear) -> None:
         nn.init.zeros_(layer.bias)
 
 
-OTHER_GLIMPSE_NETWORKS: dict[str, type[nn.Module]] = {
-    "retina": ConvGlimpseNetwork,
-    "fc": FullyConnected,
-    "conv": Convolutional,
-    "cnn": ResidualCNN,
-}
+OTHER_GLIMPSE_NETWORKS = {"retina": ConvGlimpseNetwork, "fc": FullyConnected, "conv": Convolutional, "cnn": ResidualCNN}

@@ -49,9 +49,9 @@ class Saliency(nn.Module):
         nn.init.kaiming_normal_(self.filters.weight)
         nn.init.zeros_(self.filters.bias)  # type: ignore[arg-type]
         nn.init.zeros_(self.query.weight)
-        with torch.no_grad():
-            self.query.bias[:num_filters].normal_(0, QUERY_START)
-            self.query.bias[num_filters:] = torch.tensor([0.0, 0.0, CENTRE_START, CENTRE_START])
+        nn.init.zeros_(self.query.bias)
+        nn.init.normal_(self.query.bias[:num_filters], 0.0, QUERY_START)
+        nn.init.constant_(self.query.bias[-2:], CENTRE_START)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, hidden: Tensor, glimpse: Tensor, location: Tensor, scale: float) -> Tensor:

@@ -35,11 +35,7 @@ class OnPolicyHyperparams(Options):
     """What all algorithms over whole episodes can be told."""
 
     learning_rate: float | Schedule = 1e-3  # A number, or a function of the remaining progress (1 to 0).
-
-    n_steps: int | None = None
-    """Steps of each environment to an update. None: until every environment has ended an episode, so whole episodes where they
-    have one length."""
-
+    n_steps: int | None = None  # Steps of each environment to an update; None: until every environment has ended an episode.
     n_epochs: int = 1  # How often a rollout is learned from.
     n_minibatches: int = 1  # The parts into which the environments of a rollout are split each time.
     clip_range: float = 0.2  # How far PPO lets the probability of an action go: 1 - clip_range to 1 + clip_range times.
@@ -114,7 +110,6 @@ class EpisodeAlgorithm(OnPolicyAlgorithm):
 
     With `n_epochs` and `n_minibatches` of 1 the graph that was built while acting is run backwards once. Else the rollout is
     stored and the network run again over all steps of some of the environments at a time: the gradient flows through all steps.
-
     Subclasses write `train`.
 
     Args:
@@ -213,8 +208,8 @@ class EpisodeAlgorithm(OnPolicyAlgorithm):
         """Learn for `total_timesteps` steps of the environment (N at a time); see SB3's `learn`."""
         if reset_num_timesteps or self._last_obs is None:
             self._state = None
-        name = tb_log_name or self.log_name
-        return super().learn(total_timesteps, callback, log_interval, name, reset_num_timesteps, progress_bar)
+        others = (tb_log_name or self.log_name, reset_num_timesteps, progress_bar)
+        return super().learn(total_timesteps, callback, log_interval, *others)
 
     def collect_rollouts(self, env: VecEnv, callback: BaseCallback, rollout_buffer: Any, n_rollout_steps: int | None) -> bool:
         """Act for `n_rollout_steps` steps (None: until every environment has ended an episode).

@@ -57,8 +57,7 @@ class MuonBeside(Optimizer):
 
     def __init__(self, rest: Optimizer, matrices: Iterable[Tensor], scale: float = 1.0) -> None:
         self._rest, self._scale = rest, scale
-        # lr is set anew before each step.
-        self._muon = Muon(matrices, weight_decay=0.0, adjust_lr_fn="match_rms_adamw")
+        self._muon = Muon(matrices, weight_decay=0.0, adjust_lr_fn="match_rms_adamw")  # Its lr is set anew before each step.
         super().__init__([*rest.param_groups, *self._muon.param_groups], {})
         self.param_groups = rest.param_groups  # Whoever sets a learning rate sets the rest's.
 

@@ -76,10 +76,9 @@ GLIMPSE_NETWORKS: dict[str, type[nn.Module]] = {"paper": GlimpseNetwork, **OTHER
 class RAMPolicyOptions(Options):
     """What `policy_kwargs` may hold for a `RAMPolicy`."""
 
-    core: str | type = "relu"
-    """The core f_h: "relu" (the paper's for classification), "lstm" (for games), "gru", "none" (h_t = g_t), or a class of your
-    own, see `cores.Core`."""
-
+    core: str | type = (
+        "relu"  # f_h: "relu" (the paper's), "lstm" (for games), "gru", "none" (h_t = g_t), or your own `cores.Core`.
+    )
     glimpse_network: str | type = "paper"  # f_g: one of `GLIMPSE_NETWORKS`, or a class of your own with their arguments.
     location_policy: str = "learned"  # Or "random": locations are drawn from all of the scene, and nothing is learned of them.
     hidden_size: int = 128  # Units of h_g and h_l each.

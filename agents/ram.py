@@ -26,8 +26,7 @@ class RAMHyperparams(OnPolicyHyperparams):
     """"cross_entropy", with `info["label"]` and greedy choices while learning (the paper's hybrid loss), or "reinforce", with
     sampled choices, as game moves are learned."""
 
-    class_loss_steps: str = "all"
-    """"last" takes the cross-entropy at the end of the episode alone, as the paper does; "all" at every step."""
+    class_loss_steps: str = "all"  # Or "last": the cross-entropy at the end of the episode alone, as in the paper.
 
     location_reward: str = "success"
     """What the location is learned from. "success" is the environment's reward; "gain" is what each glimpse added to the
@@ -38,9 +37,7 @@ class RAMHyperparams(OnPolicyHyperparams):
     """The weight of the location's REINFORCE term in units of its standard deviation squared. The gradient of log N(l | mean,
     std^2) grows as 1/std; in these units it is (l - mean) times the advantage for any std."""
 
-    final_location_std: float | None = None
-    """The location's standard deviation goes from the policy's `location_std` to this while learning, by the same factor in equal
-    times; None: it stays."""
+    final_location_std: float | None = None  # Where `location_std` goes while learning, by equal factors in equal times.
 
     ranges: ClassVar = {**OnPolicyHyperparams.ranges, "location_coef": (0, float("inf"))}
     above_zero: ClassVar = (*OnPolicyHyperparams.above_zero, "final_location_std")
@@ -108,8 +105,7 @@ class RAM(EpisodeAlgorithm):
         # (b_t - R_t)^2
         losses = {"baseline_loss": self.vf_coef * baseline_loss(self.baseline(outputs, batch.labels), batch.returns)}
         if self.policy.options.location_policy == "learned":
-            weight = self.location_coef * self.policy.std**2
-            losses["location_loss"] = weight * reinforce(0, batch.looked_at)
+            losses["location_loss"] = self.location_coef * self.policy.std**2 * reinforce(0, batch.looked_at)
         if hybrid:  # -log pi(a* | h_t) of the true class a*
             assert batch.labels is not None
             counts = everywhere if self.class_loss_steps == "all" else 1 - batch.looked_at
@@ -141,7 +137,7 @@ class RAM(EpisodeAlgorithm):
         if self.class_loss == "reinforce":
             return None
         try:
-            return self._tensor(stack_infos(rollout.infos, "label"))
+            return torch.as_tensor(stack_infos(rollout.infos, "label"), device=self.device)
         except KeyError as error:
             raise ValueError(
                 'class_loss="cross_entropy" needs the true class in info["label"] at every step, which this environment does not '

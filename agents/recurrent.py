@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import PyTorchObs
-from torch import Tensor, nn
+from torch import Tensor
 
 from .cores import State
 
@@ -72,7 +72,7 @@ class Outputs(Protocol):
 class CorePolicy(BasePolicy):
     """A policy with a recurrent core. Subclasses say what goes into the core, and what is made of what comes out of it."""
 
-    core: nn.Module
+    core: Any  # A `cores.Core`.
     core_size: int  # Units of h_t.
     options: Options
 
@@ -106,8 +106,7 @@ class CorePolicy(BasePolicy):
         inputs = self.encode(map_obs(lambda part: part.flatten(0, 1), obs)).unflatten(0, episode_starts.shape)  # (T, N, F), g_t
         if hasattr(self.core, "unroll") and not episode_starts[1:].any():
             *core_state, step = self.mask_state(state, episode_starts[0])
-            unroll: Any = self.core.unroll
-            hiddens, core_state = unroll(inputs, core_state)
+            hiddens, core_state = self.core.unroll(inputs, core_state)
             steps = step.squeeze(1) + torch.arange(len(inputs), device=step.device).unsqueeze(1)  # (T, N)
             return self.read_out(hiddens, obs, steps, (*core_state, step + len(inputs)))
         all_hidden, all_steps = [], []
@@ -123,8 +122,7 @@ class CorePolicy(BasePolicy):
         """h_0 = 0 as tensors (num_envs, H), and the number of the step in the episode (num_envs, 1)."""
         zeros = torch.zeros(num_envs, self.core_size, device=self.device)
         step = torch.zeros(num_envs, 1, dtype=torch.long, device=self.device)
-        num_states: Any = self.core.num_states
-        return (*(zeros,) * num_states, step)
+        return (*(zeros,) * self.core.num_states, step)
 
     def mask_state(self, state: State | None, episode_start: NDArray[np.bool_]) -> State:
         """The state with h_0 where an episode starts: episode_start is (N,)."""
@@ -157,8 +155,7 @@ class CorePolicy(BasePolicy):
         with torch.no_grad():
             output = self(obs, self.mask_state(tensors, starts))
             actions = self._actions(output, deterministic)
-        new_state = tuple(part.cpu().numpy() for part in output.state)
-        return (actions if is_batch else actions[0]), new_state
+        return (actions if is_batch else actions[0]), tuple(part.cpu().numpy() for part in output.state)
 
     def _actions(self, output: Any, deterministic: bool) -> NDArray:
         return self.act(output, deterministic)[1]

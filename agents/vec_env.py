@@ -43,10 +43,8 @@ def make_vec_env(env_id: str, n_envs: int = 1, seed: int | None = None, frame_st
     mode: dict[str, Any] = {"autoreset_mode": AutoresetMode.SAME_STEP}
     if not _resets_at_once(env_id):
         mode = {"vectorization_mode": "sync", "vector_kwargs": mode}
-    vec_env: VecEnv = GymnasiumVecEnv(gym.make_vec(env_id, n_envs, **mode, **env_kwargs))
-    if frame_stack > 1:
-        vec_env = VecFrameStack(vec_env, frame_stack)
-    vec_env = Monitor(vec_env)
+    batch = GymnasiumVecEnv(gym.make_vec(env_id, n_envs, **mode, **env_kwargs))
+    vec_env = Monitor(VecFrameStack(batch, frame_stack) if frame_stack > 1 else batch)
     if seed is not None:
         vec_env.seed(seed)
     return vec_env
@@ -152,8 +150,7 @@ class GymnasiumVecEnv(VecEnv):
 
     def get_images(self) -> Sequence[NDArray | None]:
         """One picture of each environment."""
-        images: Any = self.env.render()
-        return list(images or [None] * self.num_envs)
+        return list(self.env.render() or [None] * self.num_envs)  # type: ignore[arg-type]
 
     def _note_resets(self, dones: NDArray[np.bool_], info: _Info) -> None:
         """What the resets of the environments of the mask (N,) told."""
@@ -302,6 +299,10 @@ def stack_infos(infos: Sequence[Any], name: str) -> NDArray:
 
 class Monitor(VecMonitor):
     """SB3's `VecMonitor`, which leaves the infos unread."""
+
+    def step(self, actions: NDArray) -> VecEnvStepReturn:
+        self.venv.step_async(actions)
+        return self.step_wait()
 
     def step_wait(self) -> VecEnvStepReturn:
         obs, rewards, dones, infos = self.venv.step_wait()
