@@ -37,6 +37,19 @@ def test_bare_loop(load, capsys):
     assert 0 < mean_return == caught < 0.2
 
 
+def test_the_paper_in_one_file_learns(load, capsys):
+    pytest.importorskip("torch")
+    error = load("ram").main(["--epochs", "0.2"])
+    assert error < 0.7  # Of ten classes, after 78 updates.
+    assert capsys.readouterr().out.splitlines()[-1].startswith(f"{error:.2%} of 10,000 validation images wrong, after ")
+
+
+def test_the_paper_in_one_file_is_short_and_stands_alone():
+    code = (EXAMPLES / "ram.py").read_text("utf-8")
+    assert len(code.splitlines()) <= 100
+    assert not re.search(r"import (agents|stable_baselines3)|from (agents|stable_baselines3)", code)
+
+
 def test_cleanrl_style(load):
     pytest.importorskip("torch")
     options = ["--total-timesteps", "12800", "--num-envs", "64", "--num-steps", "2", "--learning-rate", "0.003"]
