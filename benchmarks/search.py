@@ -47,7 +47,7 @@ from agents.training.config import HYPERPARAMS, RunConfig, read_hyperparams
 from agents.training.registry import get_algorithm
 from agents.training.run import run
 from benchmarks.jobs import ONE_THREAD, positive, run_script
-from benchmarks.search_space import read_space, read_values
+from benchmarks.search_study import read_space, read_values
 from ram_envs import parse_pairs
 from train_agent import import_modules
 

@@ -36,7 +36,7 @@ _EXPORTS = {
     "env_defaults": "env",
     "glimpses": "retina",
     "load_images": "datasets",
-    "parse_pairs": "cli",
+    "parse_pairs": "env",
     "register_dataset": "datasets",
     "register_task": "env",
     "seeded_evaluation": "task",

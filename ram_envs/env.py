@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import inspect
+from collections.abc import Iterable
 from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
@@ -57,6 +59,25 @@ def env_defaults(env_id: str) -> dict[str, Any]:
     made_with = dict(spec.kwargs)
     parameters = _parameters(_TASKS[made_with.pop("task", "classification")])
     return {name: parameter.default for name, parameter in parameters.items()} | made_with
+
+
+def parse_pairs(pairs: Iterable[str]) -> dict[str, Any]:
+    """Options as they are written on a command line: ["size:12", "name:x"] as {"size": 12, "name": "x"}: a value is a Python
+    literal, or else text.
+
+    Raises:
+        ValueError: a name or the colon is missing.
+    """
+    values: dict[str, Any] = {}
+    for pair in pairs:
+        name, colon, text = pair.partition(":")
+        if not name or not colon:
+            raise ValueError(f"{pair!r} must have the form NAME:VALUE")
+        try:
+            values[name] = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            values[name] = text
+    return values
 
 
 class TaskEnv:

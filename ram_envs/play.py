@@ -22,10 +22,9 @@ from numpy.typing import NDArray
 
 from ram_envs.catch import Catch
 from ram_envs.classification import GlimpseClassification
-from ram_envs.cli import parse_pairs
 from ram_envs.datasets import DataError
 from ram_envs.drawing import Place, draw, pygame
-from ram_envs.env import GlimpseEnv
+from ram_envs.env import GlimpseEnv, parse_pairs
 from ram_envs.frame import Frame, through_retina
 from ram_envs.rendering import Renderer, Window
 

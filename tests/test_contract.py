@@ -245,24 +245,27 @@ def test_a_state_can_be_resumed(form):
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda env: pickle.loads(pickle.dumps(env))], ids=["deepcopy", "pickle"])
 def test_a_copy_continues_as_the_original(form, copied):
-    for env in (make(form[0], **form[1]).unwrapped, make_vec(3, form[0], autoreset_mode="SameStep", **form[1]).unwrapped):
-        env.reset(seed=0)
-        env.step(env.action_space.sample())
-        twin = copied(env)
-        for _ in range(12):
-            action = env.action_space.sample()
-            step = env.step(action)
-            assert data_equivalence(twin.step(action), step)
-            if isinstance(step[2], bool) and step[2]:
-                assert data_equivalence(twin.reset(), env.reset())
+    envs = make_vec(3, form[0], autoreset_mode="SameStep", **form[1]).unwrapped
+    envs.reset(seed=0)
+    envs.step(envs.action_space.sample())
+    twins = copied(envs)
+    for _ in range(12):
+        actions = envs.action_space.sample()
+        assert data_equivalence(twins.step(actions), envs.step(actions))
+    env = make(form[0], **form[1]).unwrapped
+    env.reset(seed=0)
+    twin = copied(env)
+    action = env.action_space.sample()
+    assert data_equivalence(twin.step(action), env.step(action))
+    assert data_equivalence(twin.reset(), env.reset())
 
 
 def test_a_copy_holds_no_images_that_can_be_loaded_again():
     assert len(pickle.dumps(make_vec(2, "GlimpseClutteredMNIST-v0").unwrapped)) < 50_000
 
 
-def test_a_million_steps_leave_memory_as_it_was(env_id):
-    envs = make_vec(1000, env_id, autoreset_mode="SameStep")
+def test_steps_leave_memory_as_it_was(env_id):
+    envs = make_vec(250, env_id, autoreset_mode="SameStep")
     actions = [envs.action_space.sample() for _ in range(8)]
     envs.reset(seed=0)
 
@@ -272,7 +275,7 @@ def test_a_million_steps_leave_memory_as_it_was(env_id):
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
     before = memory_after(60)  # In KB on Linux; all episodes have ended at least twice.
-    assert memory_after(1000) - before < 4_000
+    assert memory_after(2_500) - before < 4_000
 
 
 def test_stepping_without_an_episode(env_id):

@@ -7,6 +7,7 @@ from conftest import DATASET, make, make_vec
 
 import ram_envs
 from ram_envs.datasets import load_images
+from ram_envs.env import parse_pairs
 
 GREY = np.random.default_rng(0).integers(0, 256, (12, 10, 14), np.uint8)
 RGB = np.random.default_rng(0).integers(0, 256, (12, 10, 14, 3), np.uint8)
@@ -216,3 +217,20 @@ def test_bad_seeds_and_options_of_a_reset_are_named(bad):
         envs.reset(seed=bad)
     with pytest.raises(ValueError, match=r"options of reset\(\) must be a dict"):
         envs.reset(options=bad)
+
+
+def test_pairs():
+    assert parse_pairs(["a:1e-3", "b:x", "c:(0,1)", "d:center", "e:True", "f:{'g': 1}"]) == {
+        "a": 1e-3,
+        "b": "x",
+        "c": (0, 1),
+        "d": "center",
+        "e": True,
+        "f": {"g": 1},
+    }
+
+
+@pytest.mark.parametrize("bad", ["nothing", ":3", ""])
+def test_what_is_no_pair_is_named(bad):
+    with pytest.raises(ValueError, match=f"'{bad}' must have the form NAME:VALUE"):
+        parse_pairs(["a:1", bad])

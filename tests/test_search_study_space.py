@@ -7,7 +7,7 @@ import yaml
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from agents.training.config import HYPERPARAMS
-from benchmarks.search_space import distributions, read_space, read_values, with_schedules
+from benchmarks.search_study import distributions, read_space, read_values, with_schedules
 
 SPACES = HYPERPARAMS / "search.yml"
 
