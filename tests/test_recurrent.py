@@ -144,7 +144,7 @@ class Some(Options):
         {"mean": [0.1, 0.2]},
         {"path": [[0.0, 0.5]]},
     ],
-    ids=str,
+    ids=lambda given: next(iter(given)),
 )
 def test_options_of_their_kind_and_range_are_taken(given):
     ((name, value),) = given.items()
