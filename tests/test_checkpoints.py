@@ -39,7 +39,7 @@ CASES = {
             "policy_kwargs": {
                 **{"glimpse_network": "retina", "core": "lstm", "baseline_by_class": True},
                 **{"location_input": "saliency", "location_hidden": 8, "path_steps": 2},
-                "muon_scale": 2.0,
+                **{"hidden_size": 8, "core_size": 16, "muon_scale": 2.0},  # Muon takes seconds for large layers.
                 "dropout": 0.2,
             },
         },
