@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ram_envs.actions import ActionCodec, as_array, check_choice
 from ram_envs.frame import Frame, Look, in_unit_range, look_of, one_hot, scores_of
-from ram_envs.retina import Gaze, Retina
+from ram_envs.retina import Gaze
 from ram_envs.sampling import draw_uniform
 from ram_envs.task import Task
 
@@ -178,9 +178,8 @@ class GlimpseCatch(Catch):
         location_grid: int = 5,
     ) -> None:
         _check_game(size, ball_speeds, paddle_start)
-        retina = Retina((size, size), glimpse_size, num_scales, num_zooms if zoom_action else 1)
-        self._set_up(num_envs, retina.blank_scenes(num_envs), retina.margin, size, ball_speeds, paddle_start)
-        self.gaze = Gaze(num_envs, retina, initial_location)
+        self.gaze = Gaze(num_envs, initial_location, (size, size), glimpse_size, num_scales, num_zooms if zoom_action else 1)
+        self._set_up(num_envs, self.gaze.scenes, self.gaze.retina.margin, size, ball_speeds, paddle_start)
         self.choices |= {"zoom": num_zooms} if zoom_action else {}
         self.codec = ActionCodec(self.choices, action_format, location_grid)
         self.observation_space, self.action_space = self.gaze.space, self.codec.space
@@ -197,7 +196,7 @@ class GlimpseCatch(Catch):
 
     def observe(self) -> dict[str, NDArray[np.float32]]:
         """See `Gaze.observe`."""
-        return self.gaze.observe(self.screens)
+        return self.gaze.observe()
 
     def frame(self, env: int = 0, action: Any = None) -> Frame:
         """The whole screen, the retina's look at it, and the last move."""

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from ram_envs.actions import ActionCodec
 from ram_envs.datasets import SPLITS, load_images
 from ram_envs.frame import Frame, in_unit_range, look_of, scores_of
-from ram_envs.retina import Gaze, Retina
+from ram_envs.retina import Gaze
 from ram_envs.sampling import IMAGE_ORDERS, EpochOrder, draw_keys, draw_uniform, start_streams
 from ram_envs.scenes import SceneMaker
 from ram_envs.task import Evaluation, Task
@@ -98,8 +98,8 @@ class GlimpseClassification(Task):
         self.scene_maker = SceneMaker(self.images.images, canvas_size, num_clutter, clutter_size, *bent)
         self.scene_shape = self.scene_maker.shape
         zooms = num_zooms if zoom_action else 1
-        retina = Retina(self.scene_shape, glimpse_size, num_scales, zooms, self.images.images.dtype)
-        self.gaze = Gaze(num_envs, retina, initial_location)
+        retina = (self.scene_shape, glimpse_size, num_scales, zooms, self.images.images.dtype)
+        self.gaze = Gaze(num_envs, initial_location, *retina)
         further = ({"stop": 2} if stop_action else {}) | ({"zoom": zooms} if zoom_action else {})
         self.choices = {"class": self.images.num_classes, **further}
         self.choice_names = tuple(map(str, range(self.images.num_classes)))
@@ -108,7 +108,7 @@ class GlimpseClassification(Task):
         self.num_envs, self._envs = num_envs, np.arange(num_envs)
         self._order = EpochOrder(self.num_images, num_envs) if image_order == "sequential" else None
         self.streams, self.terminated = np.zeros(num_envs, np.uint64), np.zeros(num_envs, np.bool_)
-        self.scenes = retina.blank_scenes(num_envs)  # (N, [C,] H, W), with the retina's margin.
+        self.scenes = self.gaze.scenes
         self.index = np.zeros(num_envs, np.int64)  # The image that each environment shows.
         self.labels = np.zeros(num_envs, np.int64)
         self.episodes = np.zeros(num_envs, np.int64)  # Episodes begun in this order of images.
@@ -180,7 +180,7 @@ class GlimpseClassification(Task):
 
     def observe(self) -> dict[str, NDArray[np.float32]]:
         """See `Gaze.observe`."""
-        return self.gaze.observe(self.scenes)
+        return self.gaze.observe()
 
     def info(self) -> dict[str, tuple[NDArray, NDArray[np.bool_] | None]]:
         """The image's label and index, and whether the class was right where an episode is over."""

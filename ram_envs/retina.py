@@ -166,37 +166,40 @@ def glimpses(images: NDArray, locations: NDArray, *, glimpse_size: int | str = 8
 
 
 class Gaze:
-    """The gaze of N agents through one kind of retina.
+    """The gaze of N agents at N scenes, through one kind of retina.
 
     Args:
         num_envs: N.
-        retina: what they look through.
         initial_location: where the first glimpse is taken: "random" (uniform over the scene), "center", or a pair (x, y) in
             [-1, 1].
+        *retina: the arguments of `Retina`.
 
     Attributes:
+        retina: what they look through.
+        scenes: (N, [C,] H, W) with the retina's margin, blank at first.
         locations: (N, 2), where the current glimpse is taken, l.
         zooms: (N,), how wide the retina looks.
         space: the observations of a single agent.
 
     Raises:
-        ValueError: `initial_location` is something else.
+        ValueError: `initial_location` is something else, or there is no such retina.
     """
 
     state_names = ("gaze.locations", "gaze.zooms")
 
-    def __init__(self, num_envs: int, retina: Retina, initial_location: Any) -> None:
-        self.retina = retina
+    def __init__(self, num_envs: int, initial_location: Any, *retina: Any) -> None:
+        self.retina = Retina(*retina)
+        self.scenes = self.retina.blank_scenes(num_envs)
         self.initial_location = _check_initial_location(initial_location)
         self.locations = np.zeros((num_envs, 2), np.float32)
         self.zooms = np.zeros(num_envs, np.int64)
         parts: dict[str, spaces.Space] = {
-            "glimpse": spaces.Box(0.0, 1.0, retina.glimpse_shape, np.float32),
+            "glimpse": spaces.Box(0.0, 1.0, self.retina.glimpse_shape, np.float32),
             "location": spaces.Box(-1.0, 1.0, (2,), np.float32),
         }
-        if retina.num_zooms > 1:
-            parts["zoom"] = spaces.Box(0.0, 1.0, (retina.num_zooms,), np.float32)
-        self.space = GlimpseSpace(parts, retina.image_shape)
+        if self.retina.num_zooms > 1:
+            parts["zoom"] = spaces.Box(0.0, 1.0, (self.retina.num_zooms,), np.float32)
+        self.space = GlimpseSpace(parts, self.retina.image_shape)
 
     def begin(self, where: NDArray[np.bool_], draws: NDArray) -> None:
         """Place the first glimpses of the mask `where` (N,) at zoom 0; draws (m, 2) in [0, 1) are for those at random."""
@@ -212,15 +215,15 @@ class Gaze:
         if zooms is not None:
             np.copyto(self.zooms, zooms, where=True if where is None else where)
 
-    def observe(self, scenes: NDArray) -> dict[str, NDArray[np.float32]]:
-        """What the agents see of the scenes (N, [C,] H, W), which have the retina's margin.
+    def observe(self) -> dict[str, NDArray[np.float32]]:
+        """What the agents see.
 
         "glimpse" (N, k, g, g) in [0, 1] (with channels (N, k, C, g, g)), "location" (N, 2) in [-1, 1] and, where there is more
         than one zoom, "zoom" (N, Z), 1 at the current one.
         """
         if self.retina.num_zooms == 1:
-            return {"glimpse": self.retina.look(scenes, self.locations), "location": self.locations.copy()}
-        glimpse = self.retina.look(scenes, self.locations, self.zooms)
+            return {"glimpse": self.retina.look(self.scenes, self.locations), "location": self.locations.copy()}
+        glimpse = self.retina.look(self.scenes, self.locations, self.zooms)
         zoom = np.eye(self.retina.num_zooms, dtype=np.float32)[self.zooms]
         return {"glimpse": glimpse, "location": self.locations.copy(), "zoom": zoom}
 

@@ -151,11 +151,13 @@ def _copy(sources, source, source_step, targets, target, target_step, height, wi
 
 @njit(cache=True)
 def _add(sources, source, source_step, targets, target, target_step, size, brightest):
+    number = targets.dtype.type
     for row in range(size):
         here, there = np.uint64(source + row * source_step), np.uint64(target + row * target_step)
         for c in range(size):
-            at = there + np.uint64(c)
-            targets[at] = min(targets[at] + sources[here + np.uint64(c)], brightest)
+            added, at = sources[here + np.uint64(c)], there + np.uint64(c)
+            total = number(targets[at] + added)
+            targets[at] = number(brightest) if total > brightest or total < added else total  # A byte's sum may have wrapped.
 
 
 def warp(images: NDArray, index: NDArray[np.int64], draws: NDArray[np.floating], reach: float, slope: float = 0.0) -> NDArray:
