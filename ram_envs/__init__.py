@@ -61,10 +61,7 @@ ENVIRONMENTS: dict[str, dict[str, Any]] = {
 
 for _id, _options in ENVIRONMENTS.items():
     register(
-        id=_id,
-        entry_point="ram_envs.env:GlimpseEnv",
-        vector_entry_point="ram_envs.vector_env:GlimpseVectorEnv",
-        kwargs=_options,
+        id=_id, entry_point="ram_envs.env:GlimpseEnv", vector_entry_point="ram_envs.vector_env:GlimpseVectorEnv", kwargs=_options
     )
 
 

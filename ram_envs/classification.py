@@ -184,10 +184,7 @@ class GlimpseClassification(Task):
 
     def info(self) -> dict[str, tuple[NDArray, NDArray[np.bool_] | None]]:
         """The image's label and index, and whether the class was right where an episode is over."""
-        facts: dict[str, tuple[NDArray, NDArray[np.bool_] | None]] = {
-            "label": (self.labels, None),
-            "index": (self.index, None),
-        }
+        facts: dict[str, tuple[NDArray, NDArray[np.bool_] | None]] = {"label": (self.labels, None), "index": (self.index, None)}
         if self.terminated.any():
             facts["is_success"] = (self.correct, self.terminated)
         return facts

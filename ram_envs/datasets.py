@@ -14,19 +14,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ram_envs.mnist import DATA_FOLDER_VARIABLE, DataError, cache_folder, load_mnist_5k, load_split, read_idx
-
-__all__ = [
-    "DATA_FOLDER_VARIABLE",
-    "SPLITS",
-    "DataError",
-    "ImageSet",
-    "cache_folder",
-    "dataset_names",
-    "load_images",
-    "read_idx",
-    "register_dataset",
-]
+from ram_envs.mnist import DATA_FOLDER_VARIABLE, load_mnist_5k, load_split
+from ram_envs.mnist import DataError as DataError
 
 SPLITS = ("train", "validation", "test")
 
@@ -125,10 +114,7 @@ def _as_image_set(given: Any, argument: str, name: str) -> ImageSet:
         labels = _check_labels(given.labels, f"{argument}.labels", len(images))
         least, num_classes = _least_classes(labels), given.num_classes
         if isinstance(num_classes, bool) or not isinstance(num_classes, (int, np.integer)) or num_classes < least:
-            raise ValueError(
-                f"{argument}.num_classes must be a whole number of at least {least} (the highest label is {labels.max()}), got "
-                f"{num_classes!r}"
-            )
+            raise ValueError(f"{argument}.num_classes must be a whole number of at least {least}, got {num_classes!r}")
         return ImageSet(given.name, _read_only(images), labels, int(num_classes))
     if not isinstance(given, (tuple, list)) or len(given) != 2:
         kind = type(given).__name__ + (f" of {len(given)}" if isinstance(given, (tuple, list)) else "")

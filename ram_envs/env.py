@@ -84,12 +84,8 @@ class TaskEnv:
     """What the environments of one and of N share: they tell of their task by these names.
 
     Attributes:
-        task: the rules, see `ram_envs.Task`.
-        scene_shape: ([C,] H, W) of the scene in pixels.
-        choices: what there is to choose beside the location, and from how many, such as {"class": 10, "stop": 2}.
-        choice_names: the names of the first choice's values: of the classes or the moves.
-        has_labels: whether `info["label"]` tells the right first choice at every step.
-        dataset, split, num_images: the images' data set and split, and how many there are; None where there are no images.
+        task: the rules.
+        scene_shape, choices, choice_names, has_labels, dataset, split, num_images: the task's, see `ram_envs.Task`.
     """
 
     _renderer: Renderer | None = None  # Gymnasium closes what could not be made, too.
@@ -108,23 +104,15 @@ class TaskEnv:
         self._is_seeded = False
 
     def evaluation(self, split: str) -> Evaluation:
-        """How agents are evaluated on "train", "validation" or "test": on each image once, or on a number of games.
-
-        Raises:
-            ValueError: there is no such split; arrays given as `dataset` have no others.
-        """
+        """How agents are evaluated on "train", "validation" or "test", see `Task.evaluation`."""
         return self.task.evaluation(split)
 
     def glimpse_statistics(self) -> tuple[float, list[float]]:
-        """The mean of glimpses at random places of 1,000 scenes of this split, and their standard deviation at each scale.
-
-        Raises:
-            ValueError: the scene is seen whole.
-        """
+        """The mean of glimpses at random places, and their standard deviation at each scale, see `Task.glimpse_statistics`."""
         return self.task.glimpse_statistics()
 
     def frame(self, env: int = 0, action: Any = None) -> Frame:
-        """What there is to draw of an environment now; action is what it was last sent, None where an episode has just begun."""
+        """What there is to draw of an environment now, see `Task.frame`."""
         return self.task.frame(env, action)
 
     def _pictures(self) -> tuple[NDArray[np.uint8], ...] | None:

@@ -222,13 +222,7 @@ def _fetch_file(source: Source, filename: str, digest: str, folder: Path) -> str
     problems = []
     for mirror in source.mirrors:
         try:
-            pooch.retrieve(
-                mirror + filename,
-                f"sha256:{digest}",
-                fname=filename,
-                path=folder,
-                downloader=download,
-            )
+            pooch.retrieve(mirror + filename, f"sha256:{digest}", fname=filename, path=folder, downloader=download)
             return ""
         except requests.RequestException as error:
             problems.append(f"{mirror}: {type(error).__name__}")
@@ -243,9 +237,8 @@ def _fetch_file(source: Source, filename: str, digest: str, folder: Path) -> str
 
 
 def _put_files(source: Source) -> str:
-    if not source.subfolder:
-        return f"set {DATA_FOLDER_VARIABLE} to a folder with the four IDX files"
-    return f"put the four IDX files into the sub-folder {source.subfolder} of the folder that {DATA_FOLDER_VARIABLE} names"
+    folder = f"the sub-folder {source.subfolder} of the folder" if source.subfolder else "the folder"
+    return f"put the four IDX files into {folder} that {DATA_FOLDER_VARIABLE} names"
 
 
 def _sha256(content: bytes) -> str:

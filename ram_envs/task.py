@@ -117,15 +117,15 @@ class Task:
         raise NotImplementedError
 
     def evaluation(self, split: str) -> Evaluation:
-        """How to evaluate on "train", "validation" or "test".
+        """How to evaluate on "train", "validation" or "test": each image once, or a number of games.
 
         Raises:
-            ValueError: there is no such split.
+            ValueError: there is no such split; arrays given as `dataset` have no others.
         """
         return seeded_evaluation(split)
 
     def glimpse_statistics(self) -> tuple[float, list[float]]:
-        """The mean of glimpses at random places of 1,000 scenes, and their standard deviation at each scale.
+        """The mean of glimpses at random places of 1,000 scenes of this split, and their standard deviation at each scale.
 
         Raises:
             ValueError: the scene is seen whole.

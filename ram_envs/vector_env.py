@@ -48,7 +48,10 @@ class GlimpseVectorEnv(TaskEnv, VectorEnv):
         if isinstance(num_envs, bool) or not isinstance(num_envs, (int, np.integer)) or num_envs < 1:
             raise ValueError(f"num_envs must be a whole number of at least 1, got {num_envs!r}")
         self.num_envs = int(num_envs)
-        self.autoreset_mode = _check_autoreset_mode(autoreset_mode)
+        allowed = [mode.value for mode in AutoresetMode]
+        if autoreset_mode not in (*AutoresetMode, *allowed):
+            raise ValueError(f"autoreset_mode must be an AutoresetMode or one of {allowed}, got {autoreset_mode!r}")
+        self.autoreset_mode = AutoresetMode(autoreset_mode)
         self._take_up(task, self.num_envs, options, render_mode)
         self.metadata["autoreset_mode"] = self.autoreset_mode
         self.single_observation_space = self.task.observation_space
@@ -58,10 +61,7 @@ class GlimpseVectorEnv(TaskEnv, VectorEnv):
         self._done: NDArray[np.bool_] | None = None  # (N,), None before the first reset.
 
     def reset(
-        self,
-        *,
-        seed: int | list[int | None] | None = None,
-        options: dict[str, Any] | None = None,
+        self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
         """Begin an episode in every environment, or in those of `options["reset_mask"]`.
 
@@ -199,11 +199,3 @@ class GlimpseVectorEnv(TaskEnv, VectorEnv):
         if self._done is None and not mask.all():
             raise ValueError("the first reset must reset every environment: leave out options['reset_mask']")
         return mask
-
-
-def _check_autoreset_mode(given: AutoresetMode | str) -> AutoresetMode:
-    try:
-        return AutoresetMode(given)
-    except ValueError as error:
-        allowed = [mode.value for mode in AutoresetMode]
-        raise ValueError(f"autoreset_mode must be an AutoresetMode or one of {allowed}, got {given!r}") from error

@@ -15,7 +15,8 @@ import pytest
 from conftest import forget_datasets
 
 from ram_envs import datasets, mnist
-from ram_envs.datasets import DATA_FOLDER_VARIABLE, DataError, load_images, read_idx
+from ram_envs.datasets import load_images
+from ram_envs.mnist import DATA_FOLDER_VARIABLE, DataError, read_idx
 
 pytestmark = pytest.mark.usefixtures("fresh_datasets")
 REAL = os.environ.get(DATA_FOLDER_VARIABLE)
