@@ -69,7 +69,7 @@ def advantages_and_returns(
 
     Args:
         rewards, values, dones: (T, N), the reward that followed step t, the baseline b_t, and whether the episode ended there.
-        last_values: (N,), what is still expected after the last step; it counts for the episodes that go on.
+        last_values: (N,), what is still expected after the last step; it counts for the episodes that continue.
         gamma: the discount, 0 to 1.
         gae_lambda: 1 trusts the rewards alone, 0 the next step's baseline.
     """

@@ -56,7 +56,7 @@ class GlimpseClassification(Task):
 
     Raises:
         ValueError: an argument is out of range; the message names it.
-        DataError: the images can't be had.
+        DataError: the images are not available.
     """
 
     num_images: int

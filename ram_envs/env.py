@@ -165,7 +165,7 @@ class GlimpseEnv(TaskEnv, gym.Env):
         """Look at the location given.
 
         Raises:
-            ValueError: the action is misshaped, not finite or out of range; the episode goes on as if nothing had been sent.
+            ValueError: the action is misshaped, not finite or out of range; the episode continues as if nothing had been sent.
             gymnasium.error.ResetNeeded: the episode is over.
         """
         if self._needs_reset:

@@ -31,7 +31,7 @@ class DataError(Exception):
 
 
 class StandInWarning(UserWarning):
-    """A few digits stand in for MNIST, which can't be had here."""
+    """A few digits stand in for MNIST, which is not available here."""
 
 
 @dataclass(frozen=True)
@@ -92,10 +92,10 @@ SOURCES = {
 
 
 def load_split(dataset: str, split: str) -> tuple[NDArray[np.uint8], NDArray[np.int64]] | None:
-    """Images (M, 28, 28) and labels (M,) of a split of one of `SOURCES`; None where only its stand-in can be had.
+    """Images (M, 28, 28) and labels (M,) of a split of one of `SOURCES`; None where only its stand-in is available.
 
     Raises:
-        DataError: the files can't be had and there is no stand-in, or they are damaged.
+        DataError: the files are not available and there is no stand-in, or they are damaged.
     """
     folder = _given_folder(dataset) or fetch(dataset)
     if folder is None:
@@ -184,7 +184,7 @@ def _given_folder(dataset: str) -> Path | None:
 
 @lru_cache
 def fetch(dataset: str) -> Path | None:
-    """The user's cache, filled; None, after a warning, where only the stand-in can be had: tried once, not for each split.
+    """The user's cache, filled; None, after a warning, where only the stand-in is available: tried once, not for each split.
 
     Raises:
         DataError: no mirror can be reached and there is no stand-in, or every mirror gives something else.

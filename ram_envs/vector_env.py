@@ -85,7 +85,7 @@ class GlimpseVectorEnv(TaskEnv, VectorEnv):
         """Look at the locations given, one for each environment.
 
         Raises:
-            ValueError: an action is misshaped, not finite or out of range; the episodes go on as if nothing had been sent.
+            ValueError: an action is misshaped, not finite or out of range; the episodes continue as if nothing had been sent.
             gymnasium.error.ResetNeeded: an episode is over and was not reset.
         """
         if self._done is None:

@@ -88,7 +88,7 @@ def test_nothing_is_shared_between_calls(form):
 
 
 def test_what_a_user_does_to_results_changes_nothing(form):
-    """A vector environment whose every result is scribbled over goes on as one that is left alone."""
+    """A vector environment whose every result is scribbled over continues as one that is left alone."""
     scribbled, alone = (make_vec(4, form[0], autoreset_mode="SameStep", **form[1]) for _ in range(2))
     scribbled.reset(seed=3), alone.reset(seed=3)
     for _ in range(30):
@@ -152,7 +152,7 @@ def test_seeds(env_id):
     # Balls start in one of 24 columns, so that several episodes are taken to tell streams apart.
     by_number = [envs.reset(seed=5), *(envs.reset() for _ in range(5))]
     assert data_equivalence(envs.reset(seed=[5, 6, 7]), by_number[0])
-    assert not data_equivalence([envs.reset() for _ in range(6)], by_number)  # Without a seed the streams go on.
+    assert not data_equivalence([envs.reset() for _ in range(6)], by_number)  # Without a seed the streams continue.
     some = parts(envs.reset(seed=[5, None, 7])[0])
     for name, values in parts(by_number[0][0]).items():
         np.testing.assert_array_equal(some[name][[0, 2]], values[[0, 2]])

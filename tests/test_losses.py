@@ -24,7 +24,7 @@ def test_returns_by_hand():
     rewards = np.array([[0, 1], [2, 0], [4, 8]], float)
     values = np.array([[1, 0], [0, 3], [2, 5]], float)
     dones = np.array([[False, True], [False, False], [True, False]])
-    # First: one episode of three steps. Second: one of a single step, then one that goes on after the rollout.
+    # First: one episode of three steps. Second: one of a single step, then one that continues after the rollout.
     advantages, returns = advantages_and_returns(rewards, values, dones, np.array([100.0, 100.0]), gamma=0.5)
     np.testing.assert_allclose(returns, [[2, 1], [4, 29], [4, 58]])
     np.testing.assert_allclose(advantages, [[1, 1], [4, 26], [2, 53]])

@@ -251,7 +251,7 @@ def test_window_is_answered_and_closed_by_the_person(opened):
     assert [is_open(window) for window in opened] == [False, True]
     assert [event.key for event in pygame.event.get(exclude=[]) if event.type == pygame.KEYDOWN] == [pygame.K_a]
     assert not pygame.event.peek(pygame.MOUSEMOTION)
-    env.step(env.action_space.sample())  # The program goes on.
+    env.step(env.action_space.sample())  # The program continues.
     assert len(opened) == 2
     pygame.event.post(pygame.event.Event(pygame.QUIT))
     other.step(1)

@@ -125,7 +125,7 @@ def test_a_missing_package_is_named(tmp_path):
         main(["--engine", "ray", "--study", str(tmp_path), *SMALL])
 
 
-# An algorithm that learns nothing and always makes the same move. After its first evaluation it waits for a ticket to go on.
+# An algorithm that learns nothing and always makes the same move. After its first evaluation it waits for a ticket to continue.
 PATIENT = """
 import os, time
 import numpy as np
