@@ -20,7 +20,6 @@ from .extractor import default_extractor
 from .glimpse_networks import find_class, init_linear
 from .losses import baseline_loss, policy_loss
 from .on_policy import Batch, EpisodeAlgorithm, OnPolicyHyperparams
-from .optimizers import default_optimizer_kwargs
 from .policy import CORES
 from .recurrent import Actions, CorePolicy, Observations, Options
 
@@ -73,7 +72,7 @@ class RecurrentPolicy(CorePolicy):
             features_extractor_class=o.features_extractor_class or default_extractor(observation_space),
             features_extractor_kwargs=o.features_extractor_kwargs,
             optimizer_class=o.optimizer_class,
-            optimizer_kwargs=default_optimizer_kwargs(o.optimizer_class) if o.optimizer_kwargs is None else o.optimizer_kwargs,
+            optimizer_kwargs=o.optimizer_kwargs,
         )
         self.core_name, self.core_size, self.log_std_init = o.core, o.core_size, o.log_std_init
         self.features_extractor = self.make_features_extractor()

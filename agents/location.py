@@ -1,4 +1,4 @@
-"""Where to look next, beside the paper's linear network: attention over what is in sight, and a learned path."""
+"""Where to look next, beside the paper's linear network: attention over what is in sight."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from .glimpse_networks import Shape, as_patches
 
 FILTER_SIZE = 7  # Of cells; the filters move by two.
 QUERY_START = 0.1  # Standard deviation of a filter's first weight in the scores.
-PATH_START = 0.25  # Standard deviation of the first offsets of a path.
 CENTRE_START = -1.0  # First weight of x^2 and y^2 in the scores: where nothing is in sight, look at the scene's middle.
 
 
@@ -78,14 +77,3 @@ def _cell_offsets(num_scales: int, side: int, scene_size: float | list[float]) -
     y, x = torch.meshgrid(cells, cells, indexing="ij")
     middles = torch.stack([x * (2 / width), y * (2 / height)], dim=-1).flatten(0, 1)  # (m m, 2), of scale 0
     return (2.0 ** torch.arange(num_scales)[:, None, None] * middles).flatten(0, 1).float()
-
-
-def first_path(num_steps: int, given: list[list[float]] | None) -> Tensor:
-    """The path before anything is learned, (num_steps, 2): what is given, then near the middle at random."""
-    path = PATH_START * torch.randn(num_steps, 2)
-    if given is not None:
-        places = np.asarray(given, np.float32)
-        if places.ndim != 2 or places.shape[1] != 2 or len(places) > num_steps or not (np.abs(places) <= 1).all():
-            raise ValueError(f"path_start must be at most {num_steps} places [x, y] in [-1, 1] (path_steps), got {given!r}")
-        path[: len(places)] = torch.from_numpy(places)
-    return path

@@ -1,30 +1,16 @@
-"""How weights move: Muon beside another optimizer, schedules of the learning rate, averages of the weights."""
+"""How weights move: Muon beside another optimizer, averages of the weights."""
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from stable_baselines3.common.utils import LinearSchedule
 from torch import Tensor, nn
 from torch.optim import Muon, Optimizer
 from torch.optim.swa_utils import AveragedModel
 
 Tensors = tuple[Tensor, ...] | list[Tensor]
-
-
-def default_optimizer_kwargs(optimizer_class: type[Optimizer]) -> dict[str, Any]:
-    """The fused variant where there is one."""
-    return {"fused": True} if "fused" in inspect.signature(optimizer_class).parameters else {}
-
-
-def parse_schedule(value: Any) -> Any:
-    """rl_zoo3's "lin_0.001" as a schedule that falls to 0; anything else as it is."""
-    if isinstance(value, str) and value.startswith("lin_"):
-        return LinearSchedule(float(value.removeprefix("lin_")), 0.0, 1.0)
-    return value
 
 
 def start_average(network: nn.Module, share: float) -> AveragedModel:

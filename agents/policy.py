@@ -15,12 +15,13 @@ from torch import Tensor, nn
 
 from .cores import OTHER_CORES, State
 from .glimpse_networks import OTHER_GLIMPSE_NETWORKS, RELU_GAIN, GlimpseInput, PerScale, Shape, find_class, init_linear
-from .location import Saliency, first_path
+from .location import Saliency
 from .losses import choice_log_prob, location_log_prob
-from .optimizers import MuonBeside, default_optimizer_kwargs
+from .optimizers import MuonBeside
 from .recurrent import Actions, CorePolicy, Options
 
 RECURRENT_START = 0.5
+PATH_START = 0.25  # Standard deviation of the first offsets of a path.
 
 
 class GlimpseNetwork(nn.Module):
@@ -203,8 +204,7 @@ class RAMPolicy(CorePolicy):
         o = self.options = RAMPolicyOptions.of(options)
         if use_sde:
             raise ValueError("use_sde is not supported: the location's width is fixed (location_std)")
-        optimizer_kwargs = default_optimizer_kwargs(o.optimizer_class) if o.optimizer_kwargs is None else o.optimizer_kwargs
-        super().__init__(observation_space, action_space, optimizer_class=o.optimizer_class, optimizer_kwargs=optimizer_kwargs)
+        super().__init__(observation_space, action_space, optimizer_class=o.optimizer_class, optimizer_kwargs=o.optimizer_kwargs)
         self.core_size, self.std = o.core_size, o.location_std  # The latter now; where it is annealed, `RAM` sets it.
         self.input = GlimpseInput(observation_space, o.glimpse_mean, o.glimpse_std)
         self.choices = _read_choices(action_space)
@@ -227,7 +227,7 @@ class RAMPolicy(CorePolicy):
         if self.scene_size is not None:
             self.saliency = Saliency(self.input.glimpse_shape, o.core_size, self.scene_size)
         if o.path_steps > 0 or o.path_start:
-            self.path = nn.Parameter(first_path(o.path_steps, o.path_start) / o.path_scale)  # (path_steps, 2)
+            self.path = nn.Parameter(_first_path(o.path_steps, o.path_start) / o.path_scale)  # (path_steps, 2)
         self.class_head = nn.Linear(o.core_size, first)
         if others:
             self.look_head = nn.Linear(o.core_size, sum(others))
@@ -345,3 +345,14 @@ def _read_choices(action_space: spaces.Space) -> dict[str, int]:
         cure = 'make the environment with action_format="dict" or "box"'
         raise ValueError(f"RAM needs actions of a location and choices: {cure}, got {action_space}")
     return getattr(action_space, "choices", None) or {"choice": action_space.shape[0] - 2}
+
+
+def _first_path(num_steps: int, given: list[list[float]] | None) -> Tensor:
+    """The path before anything is learned, (num_steps, 2): what is given, then near the middle at random."""
+    path = PATH_START * torch.randn(num_steps, 2)
+    if given is not None:
+        places = np.asarray(given, np.float32)
+        if places.ndim != 2 or places.shape[1] != 2 or len(places) > num_steps or not (np.abs(places) <= 1).all():
+            raise ValueError(f"path_start must be at most {num_steps} places [x, y] in [-1, 1] (path_steps), got {given!r}")
+        path[: len(places)] = torch.from_numpy(places)
+    return path

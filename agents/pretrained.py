@@ -18,9 +18,9 @@ from safetensors.torch import save
 from stable_baselines3.common.type_aliases import GymEnv
 from torch import Tensor
 
-from .optimizers import parse_schedule
 from .policy import RAMPolicy, RAMPolicyOptions, current_names
 from .ram import RAM, RAMHyperparams
+from .recurrent import parse_schedule
 from .vec_env import ScoresBox
 
 PRETRAINED = "pretrained"  # Stands for an agent of this package where else a saved model's path does.

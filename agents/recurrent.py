@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import typing
 from collections.abc import Callable
@@ -14,7 +15,9 @@ import torch
 from numpy.typing import NDArray
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import PyTorchObs
+from stable_baselines3.common.utils import LinearSchedule
 from torch import Tensor
+from torch.optim import Optimizer
 
 from .cores import State
 
@@ -62,6 +65,13 @@ class Options:
         return cls(**given)
 
 
+def parse_schedule(value: Any) -> Any:
+    """rl_zoo3's "lin_0.001" as a schedule that falls to 0; anything else as it is."""
+    if isinstance(value, str) and value.startswith("lin_"):
+        return LinearSchedule(float(value.removeprefix("lin_")), 0.0, 1.0)
+    return value
+
+
 class Outputs(Protocol):
     """What a policy makes of observations: a NamedTuple of tensors, or of tuples of tensors, (N, ...) or (T, N, ...) each."""
 
@@ -75,6 +85,17 @@ class CorePolicy(BasePolicy):
     core: Any  # A `cores.Core`.
     core_size: int  # Units of h_t.
     options: Options
+
+    def __init__(
+        self,
+        *args: Any,
+        optimizer_class: type[Optimizer] = torch.optim.Adam,
+        optimizer_kwargs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if optimizer_kwargs is None:  # The fused variant where there is one.
+            optimizer_kwargs = {"fused": True} if "fused" in inspect.signature(optimizer_class).parameters else {}
+        super().__init__(*args, optimizer_class=optimizer_class, optimizer_kwargs=optimizer_kwargs, **kwargs)
 
     def encode(self, obs: Observations) -> Tensor:
         """The core's inputs (N, F) for observations (N, ...)."""

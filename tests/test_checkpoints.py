@@ -13,8 +13,8 @@ from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecMonitor
 
 from agents import EpisodePPO, get_algorithm, make_vec_env
-from agents.training.callbacks import Stopwatch, TimedEvalCallback
-from agents.training.checkpoints import ResumeCallback, resume
+from agents.training.callbacks import ResumeCallback, Stopwatch, TimedEvalCallback
+from agents.training.checkpoints import resume
 from agents.vec_env import GymnasiumVecEnv
 
 N = 4
@@ -98,7 +98,8 @@ def test_a_resumed_run_equals_an_unbroken_one(case, tmp_path):
     learn(case, make_model(case), make_evaluation(case, tmp_path / "two"), tmp_path / "two.pkl", StopAt())
     torch.manual_seed(99), np.random.seed(99)  # noqa: NPY002 (what happens in between must not matter)
     evaluation = make_evaluation(case, tmp_path / "two")
-    model = resume(get_algorithm(CASES[case][0]).load, tmp_path / "two.pkl", make_env(case), evaluation, device="cpu")
+    model, progress = resume(get_algorithm(CASES[case][0]).load, tmp_path / "two.pkl", make_env(case), device="cpu")
+    evaluation.set_state(progress)
     assert EVERY <= model.num_timesteps < STOP
     resumed = learn(case, model, evaluation, tmp_path / "two.pkl")
     assert resumed.num_timesteps == unbroken.num_timesteps
@@ -118,7 +119,8 @@ def test_a_run_resumes_on_another_device(case, before, after, tmp_path):
     model = algorithm.make(make_env(case), {**algorithm.hyperparams, **CASES[case][2]}, seed=3, device=before)
     learn(case, model, make_evaluation(case, tmp_path / "run"), tmp_path / "run.pkl", StopAt())
     evaluation = make_evaluation(case, tmp_path / "run")
-    model = resume(algorithm.load, tmp_path / "run.pkl", make_env(case), evaluation, device=after)
+    model, progress = resume(algorithm.load, tmp_path / "run.pkl", make_env(case), device=after)
+    evaluation.set_state(progress)
     assert learn(case, model, evaluation, tmp_path / "run.pkl").num_timesteps >= TOTAL
 
 
@@ -161,7 +163,8 @@ def test_environments_that_can_not_tell_their_state_begin_anew(tmp_path):
     model = EpisodePPO("RecurrentPolicy", env, n_steps=3, seed=0, device="cpu")
     model.learn(30, [evaluation, ResumeCallback(path, evaluation)])
     env, evaluation = make_counted(tmp_path)
-    resumed = resume(EpisodePPO.load, path, env, evaluation, device="cpu")
+    resumed, progress = resume(EpisodePPO.load, path, env, device="cpu")
+    evaluation.set_state(progress)
     assert resumed.num_timesteps == 18
     assert evaluation.evaluations_timesteps == [16]
     seen, forward = [], resumed.policy.forward

@@ -13,7 +13,7 @@ import yaml
 from conftest import options
 
 from agents import algorithm_names, get_algorithm, make_vec_env
-from agents.optimizers import parse_schedule
+from agents.recurrent import parse_schedule
 from agents.training.config import ACTION_WRAPPER, HYPERPARAMS, RunConfig, read_file, read_hyperparams
 from agents.training.run import parse_hyperparams
 from benchmarks.paper import TASKS

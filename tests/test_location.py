@@ -2,7 +2,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from agents.location import Saliency, first_path
+from agents.location import Saliency
 
 
 def make_saliency(glimpse_shape=(2, 4, 4), scene_size=16.0, **kwargs):
@@ -78,21 +78,3 @@ def test_other_glimpses(shape):
 def test_scene_size_is_checked(scene_size):
     with pytest.raises(ValueError, match="scene_size must be a side above 0"):
         make_saliency(scene_size=scene_size)
-
-
-def test_the_path_begins_where_it_is_told_to():
-    torch.manual_seed(0)
-    path = first_path(3, [[0.5, -0.25], [-1.0, 1.0]])
-    assert path[:2].tolist() == [[0.5, -0.25], [-1.0, 1.0]]
-    assert 0 < path[2].abs().max() < 1  # Not given: near the middle, at random.
-    assert first_path(0, None).shape == (0, 2)
-    assert first_path(2000, None).std().item() == pytest.approx(0.25, rel=0.05)
-
-
-@pytest.mark.parametrize(
-    ("num_steps", "given"),
-    [(1, [[0, 0], [0, 1]]), (2, [0.0, 0.5]), (2, [[0.0, 1.5]]), (0, [[0.0, 0.5]]), (2, [[0.0, 0.5, 1.0]])],
-)
-def test_paths_out_of_range_are_named(num_steps, given):
-    with pytest.raises(ValueError, match=rf"path_start must be at most {num_steps} places \[x, y\] in \[-1, 1\] .*, got \[\[?0"):
-        first_path(num_steps, given)

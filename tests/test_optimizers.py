@@ -7,7 +7,7 @@ torch = pytest.importorskip("torch")
 from stable_baselines3.common.utils import update_learning_rate
 from torch import nn
 
-from agents.optimizers import MuonBeside, default_optimizer_kwargs, parse_schedule, start_average
+from agents.optimizers import MuonBeside, start_average
 
 INPUTS = torch.randn(50, 6, generator=torch.Generator().manual_seed(1)) * torch.tensor([4.0, 2, 1, 1, 0.5, 0.5])
 
@@ -85,18 +85,6 @@ def test_only_matrices():
     layer = nn.Linear(6, 4)
     with pytest.raises(ValueError, match="2D"):
         MuonBeside(torch.optim.Adam([layer.weight]), [layer.bias])
-
-
-def test_the_fused_variant_where_there_is_one():
-    assert default_optimizer_kwargs(torch.optim.Adam) == {"fused": True}
-    assert default_optimizer_kwargs(torch.optim.RMSprop) == {}
-
-
-def test_schedules_as_rl_zoo3_writes_them():
-    schedule = parse_schedule("lin_0.002")
-    assert [schedule(left) for left in (1.0, 0.5, 0.0)] == [0.002, 0.001, 0.0]
-    assert parse_schedule(0.002) == 0.002
-    assert parse_schedule("cross_entropy") == "cross_entropy"
 
 
 def average_of(values, share):

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from agents.on_policy import OnPolicyHyperparams, stack
 from agents.policy import RAMPolicyOptions
 from agents.ram import RAMHyperparams
-from agents.recurrent import CorePolicy, Options, map_obs, num_rows
+from agents.recurrent import CorePolicy, Options, map_obs, num_rows, parse_schedule
 
 
 class Counted(NamedTuple):
@@ -231,3 +231,17 @@ def test_what_the_algorithms_refuse(options, bad):
 def test_a_location_paid_by_what_it_gains_needs_the_labels_loss():
     with pytest.raises(ValueError, match='location_reward="gain" needs class_loss="cross_entropy", got \'reinforce\''):
         RAMHyperparams.of({"location_reward": "gain", "class_loss": "reinforce"})
+
+
+def test_the_optimizers_fused_variant_where_there_is_one():
+    observations = spaces.Box(0, 1, (1,))
+    assert Counter(observations).optimizer_kwargs == {"fused": True}  # Adam's.
+    assert CorePolicy(observations, spaces.Discrete(2), optimizer_class=torch.optim.RMSprop).optimizer_kwargs == {}
+    assert CorePolicy(observations, spaces.Discrete(2), optimizer_kwargs={"eps": 1e-3}).optimizer_kwargs == {"eps": 1e-3}
+
+
+def test_schedules_as_rl_zoo3_writes_them():
+    schedule = parse_schedule("lin_0.002")
+    assert [schedule(left) for left in (1.0, 0.5, 0.0)] == [0.002, 0.001, 0.0]
+    assert parse_schedule(0.002) == 0.002
+    assert parse_schedule("cross_entropy") == "cross_entropy"

@@ -1,10 +1,11 @@
-"""What happens beside the learning: evaluations that are left out of the training time, and a time limit."""
+"""What happens beside the learning: evaluations that are left out of the training time, checkpoints, and a time limit."""
 
 from __future__ import annotations
 
 import functools
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,8 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
 from stable_baselines3.common.vec_env import VecEnv
 from tqdm.rich import tqdm
+
+from .checkpoints import save_checkpoint
 
 CLOCKS = ("wall", "cpu")
 
@@ -62,8 +65,9 @@ class TimedEvalCallback(EvalCallback):
 
     Args:
         stopwatch: counts the training time.
-        eval_env: the environments to evaluate on.
+        eval_env: the environments to evaluate on, or environments like these: then `make_split` makes those to evaluate on.
         eval_seed: if given, they are seeded with it for each evaluation: all have the same episodes.
+        make_split: makes (environments, number of episodes, seed) when the training starts, after the model is made.
         eval_steps: environment steps from one evaluation to the next.
         eval_seconds: the same in seconds of training; one of the two is given.
         report: called with (steps, error in %) after each evaluation; what it raises ends the training.
@@ -80,6 +84,7 @@ class TimedEvalCallback(EvalCallback):
         stopwatch: Stopwatch,
         eval_env: VecEnv,
         eval_seed: int | None = None,
+        make_split: Callable[[], tuple[VecEnv, int, int | None]] | None = None,
         eval_steps: int | None = None,
         eval_seconds: float | None = None,
         report: Callable[[int, float], None] | None = None,
@@ -88,9 +93,14 @@ class TimedEvalCallback(EvalCallback):
         if (eval_steps is None) == (eval_seconds is None):
             raise ValueError(f"give one of eval_steps and eval_seconds, got {eval_steps!r} and {eval_seconds!r}")
         super().__init__(eval_env, eval_freq=1, **kwargs)
-        self.stopwatch, self.eval_seed, self.report = stopwatch, eval_seed, report
+        self.stopwatch, self.eval_seed, self.make_split, self.report = stopwatch, eval_seed, make_split, report
         self.eval_steps, self.eval_seconds = eval_steps, eval_seconds
         self.seconds: list[tuple[float, float]] = []  # Wall and CPU, before each evaluation.
+
+    def _init_callback(self) -> None:
+        if self.make_split is not None:
+            self.eval_env, self.n_eval_episodes, self.eval_seed = self.make_split()
+        super()._init_callback()
 
     def _on_training_start(self) -> None:
         self.stopwatch.start()
@@ -133,12 +143,45 @@ class TimedEvalCallback(EvalCallback):
 
     def get_state(self) -> dict[str, Any]:
         """What another callback needs to resume where this one is."""
-        return {name: getattr(self, name) for name in self._STATE}
+        return {"stopwatch": self.stopwatch.read(), **{name: getattr(self, name) for name in self._STATE}}
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Resume where another callback was."""
+        self.stopwatch.wall, self.stopwatch.cpu = state["stopwatch"]
         for name in self._STATE:
             setattr(self, name, state[name])
+
+
+class ResumeCallback(BaseCallback):
+    """Writes a checkpoint for `resume` after each evaluation, between two rollouts.
+
+    It holds the weights, the optimizer, every random state, the environments in mid-episode where they have `get_state`, the
+    evaluations and the training time so far. Only action noise with a memory (Ornstein-Uhlenbeck) begins anew, as in SB3 at each
+    `learn`.
+
+    Args:
+        path: the file.
+        evaluation: the callback that evaluates, whose state is part of the checkpoint.
+    """
+
+    def __init__(self, path: Path, evaluation: TimedEvalCallback) -> None:
+        super().__init__()
+        self.path, self.evaluation = path, evaluation
+        self._num_saved = 0
+
+    def _on_training_start(self) -> None:
+        self._num_saved = len(self.evaluation.seconds)
+
+    def _on_step(self) -> bool:
+        return True
+
+    def _on_rollout_start(self) -> None:
+        if len(self.evaluation.seconds) == self._num_saved:
+            return
+        self._num_saved = len(self.evaluation.seconds)
+        self.evaluation.stopwatch.pause()
+        save_checkpoint(self.path, self.model, self.training_env, self.evaluation.get_state())
+        self.evaluation.stopwatch.start()
 
 
 class TimeLimitCallback(BaseCallback):

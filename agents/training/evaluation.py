@@ -34,11 +34,14 @@ def make_split(
 
     Args:
         env: environments with the same id and options, perhaps of another split.
-        env_id, env_kwargs, n_envs, frame_stack: see `make_vec_env`.
+        env_id, env_kwargs, frame_stack: see `make_vec_env`.
+        n_envs: the most environments, one for each episode at most.
         split: "train", "validation" or "test".
     """
     evaluation = evaluation_of(env, split)
-    shown = make_vec_env(env_id, n_envs, frame_stack=frame_stack, **{**env_kwargs, **evaluation.env_kwargs})
+    shown = make_vec_env(
+        env_id, min(n_envs, evaluation.num_episodes), frame_stack=frame_stack, **{**env_kwargs, **evaluation.env_kwargs}
+    )
     return shown, evaluation.num_episodes, evaluation.seed
 
 

@@ -22,11 +22,11 @@ from stable_baselines3.common.vec_env import VecEnv, VecMonitor
 
 from ram_envs import env_defaults
 
-from ..optimizers import parse_schedule
 from ..pretrained import PRETRAINED, load_pretrained
+from ..recurrent import parse_schedule
 from ..vec_env import make_vec_env
-from .callbacks import Stopwatch, TimedEvalCallback, TimeLimitCallback, on_the_clock
-from .checkpoints import ResumeCallback, resume
+from .callbacks import ResumeCallback, Stopwatch, TimedEvalCallback, TimeLimitCallback, on_the_clock
+from .checkpoints import resume
 from .config import PROJECT, RUN_HYPERPARAMS, RunConfig, read_hyperparams
 from .evaluation import evaluate_on_test, evaluation_of, make_split
 from .figures import plot_glimpses, plot_learning_curve, record, watch
@@ -113,7 +113,8 @@ def train(run: Run, report: Callable[[int, float], None] | None = None) -> dict[
     evaluation = make_evaluation(run, env, report)
     callbacks: list[BaseCallback] = [evaluation]
     if checkpoint.exists():
-        model = resume(algorithm.load, checkpoint, env, evaluation, device=config.device)
+        model, progress = resume(algorithm.load, checkpoint, env, device=config.device)
+        evaluation.set_state(progress)
         print(f"Resuming after {model.num_timesteps} steps")
     else:
         model = load_agent(config, env) if config.trained_agent else make_model(run, algorithm, env)
@@ -146,15 +147,13 @@ def train(run: Run, report: Callable[[int, float], None] | None = None) -> dict[
 def make_evaluation(run: Run, env: VecEnv, report: Callable[[int, float], None] | None) -> TimedEvalCallback:
     """Evaluations on the whole validation split, by steps or, with minutes, by the clock."""
     config = run.config
-    shown, episodes, seed = make_split(env, config.env, "validation", run.env_kwargs, frame_stack=run.frame_stack)
     when: dict[str, Any] = {"eval_steps": config.eval_freq or max(run.hyperparams["n_timesteps"] // config.evaluations, 1)}
     if config.minutes and not config.eval_freq:
         when = {"eval_seconds": 60 * config.minutes / config.evaluations}
     return TimedEvalCallback(
         Stopwatch(clock=config.clock),
-        shown,
-        eval_seed=seed,
-        n_eval_episodes=episodes,
+        env,
+        make_split=lambda: make_split(env, config.env, "validation", run.env_kwargs, frame_stack=run.frame_stack),
         report=report,
         log_path=str(run.folder),
         best_model_save_path=str(run.folder),
