@@ -114,7 +114,12 @@ class RecurrentPolicy(CorePolicy):
         return self._distribution(outputs.params.flatten(0, 1)).entropy().mean()
 
     def _distribution(self, params: Tensor) -> Any:
-        return self.distribution.proba_distribution(params, *(() if self.log_std is None else (self.log_std,)))
+        try:
+            return self.distribution.proba_distribution(params, *(() if self.log_std is None else (self.log_std,)))
+        except ValueError as error:  # Outputs that are not finite, or a deviation of 0 or infinity.
+            raise FloatingPointError(
+                "the training has diverged: the policy's outputs are not finite or their deviation is 0"
+            ) from error
 
 
 @dataclass(frozen=True)

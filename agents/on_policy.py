@@ -18,7 +18,7 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedul
 from stable_baselines3.common.utils import obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
-from torch.utils._pytree import tree_map, tree_map_only
+from torch.utils._pytree import tree_leaves, tree_map, tree_map_only
 
 from .cores import State
 from .cuda_graphs import StepGraphs
@@ -224,8 +224,13 @@ class EpisodeAlgorithm(OnPolicyAlgorithm):
         while not (has_ended.all() if n_rollout_steps is None else len(rollout) == n_rollout_steps):
             obs: Any = obs_as_tensor(self._last_obs, self.device)  # type: ignore[arg-type]
             output = self._step(len(rollout), obs, rollout.first_state)
-            actions, sent = self.policy.act(output, greedy_choice=greedy_choice)
-            new_obs, rewards, dones, infos = env.step(sent)
+            try:
+                actions, sent = self.policy.act(output, greedy_choice=greedy_choice)
+                new_obs, rewards, dones, infos = env.step(sent)
+            except (ValueError, RuntimeError) as error:
+                if all(part.isfinite().all() for part in tree_leaves(output)):
+                    raise
+                raise self._diverged("the policy's outputs are not finite") from error
             self.num_timesteps += env.num_envs
             callback.update_locals(locals())
             if not callback.on_step():
@@ -318,15 +323,27 @@ class EpisodeAlgorithm(OnPolicyAlgorithm):
                 yield batch.of(envs), self.policy.unroll(seen, state, starts[:, envs])
 
     def gradient_step(self, losses: dict[str, Tensor]) -> dict[str, float]:
-        """One step against the sum of the losses; returns what to log."""
+        """One step against the sum of the losses; returns what to log.
+
+        Raises:
+            FloatingPointError: a loss or the gradient is not finite; the weights are then as before.
+        """
         loss = sum(losses.values(), torch.zeros((), device=self.device))
         self.policy.optimizer.zero_grad()
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm)
+        log = {**{name: part.item() for name, part in losses.items()}, "loss": loss.item(), "grad_norm": norm.item()}
+        if not all(map(math.isfinite, log.values())):
+            raise self._diverged(", ".join(f"{name} is {value}" for name, value in log.items() if not math.isfinite(value)))
         self.policy.optimizer.step()
         if self.average is not None:
             self.average.update_parameters(self.policy)
-        return {**{name: part.item() for name, part in losses.items()}, "loss": loss.item(), "grad_norm": norm.item()}
+        return log
+
+    def _diverged(self, what: str) -> FloatingPointError:
+        return FloatingPointError(
+            f"the training has diverged after {self.num_timesteps} steps: {what}; learning_rate may be too high"
+        )
 
     def end_update(self, logs: list[dict[str, float]]) -> None:
         """Forget the rollout and log the means over the gradient steps."""

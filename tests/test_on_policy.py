@@ -298,3 +298,26 @@ def test_labels_ends_and_successes_are_read_without_a_dict():
     assert {info["l"] for info in models[1].ep_info_buffer} == {3}
     with pytest.raises(AssertionError, match="a dict was read"):
         guarded.step(np.zeros((4, 5), np.float32))[3][0]
+
+
+@pytest.mark.parametrize("learning_rate", [1e6, 1e38])
+@pytest.mark.parametrize("make", [make_ram, make_model])
+def test_a_training_that_explodes_stops_and_says_so(make, learning_rate):
+    model = make(make_vec_env(ID, 4, **DIGITS), learning_rate=learning_rate)
+    with pytest.raises(FloatingPointError, match=r"diverged( after \d+ steps)?: .*(not finite|is (inf|nan))"):
+        model.learn(1200)
+
+
+class RewardsNothingReal(Counted):
+    def step(self, action):
+        obs, _, *rest = super().step(action)
+        return obs, float("nan"), *rest
+
+
+def test_a_loss_that_is_not_a_number_is_named_and_changes_no_weight():
+    env = GymnasiumVecEnv(SyncVectorEnv([lambda: RewardsNothingReal(3)] * 2, autoreset_mode="SameStep"))
+    model = make_model(env)
+    before = {name: part.clone() for name, part in model.policy.state_dict().items()}
+    with pytest.raises(FloatingPointError, match="diverged after 6 steps: policy_loss is nan, value_loss is nan, loss is nan"):
+        model.learn(60)
+    assert all(torch.equal(part, before[name]) for name, part in model.policy.state_dict().items())
