@@ -58,7 +58,8 @@ class Retina:
         channels = self.image_shape[:-2]
         self.glimpse_shape = (self.num_scales, *channels, self.glimpse_size, self.glimpse_size)
         self._scenes_shape = (*channels, *(self.margin + side for side in self.image_shape[-2:]))
-        self._checked: NDArray | None = None  # The scenes last looked at.
+        self._checked: NDArray | None = None  # The scenes last looked at,
+        self._pixels = np.empty(0, self.dtype)  # and all their pixels in a row, with what is read behind the last scene.
         num_levels = self.num_scales + self.num_zooms - 1
         self._columns = -(-(self.glimpse_size << np.arange(num_levels)) // _LANES) * _LANES
         self._cut = _patch_cutter(self.glimpse_size, num_levels, self.dtype.name)
@@ -92,9 +93,8 @@ class Retina:
         elif zooms.shape != (len(scenes),) or zooms.dtype.kind not in "iu" or zooms.min() < 0 or zooms.max() >= self.num_zooms:
             raise ValueError(f"zooms must be {len(scenes)} whole numbers in 0..{self.num_zooms - 1}, got {zooms!r}")
         patches = np.empty((len(scenes), *self.glimpse_shape), np.float32)
-        channels = (len(scenes), -1, *scenes.shape[-2:])
-        cells = (len(scenes), self.num_scales, -1, self.glimpse_size**2)
-        if not self._cut(scenes.reshape(channels), locations, zooms, patches.reshape(cells), self.margin, self._columns):
+        cells = patches.reshape(len(scenes), self.num_scales, -1, self.glimpse_size**2)
+        if not self._cut(self._pixels, scenes.shape[-2:], locations, zooms, cells, self.margin, self._columns):
             raise ValueError("locations must be finite, got a NaN or an infinity")
         return patches
 
@@ -129,14 +129,15 @@ class Retina:
         owner = scenes
         while isinstance(owner.base, np.ndarray):
             owner = owner.base
-        behind = _end(owner) - _end(scenes)
-        fits = scenes.dtype == self.dtype and scenes.shape[1:] == self._scenes_shape and scenes.flags.c_contiguous
-        if not fits or not owner.flags.forc or behind < self._pixels_behind() * scenes.itemsize:
+        fits = scenes.dtype == owner.dtype == self.dtype and scenes.shape[1:] == self._scenes_shape and scenes.flags.c_contiguous
+        start = (_address(scenes) - _address(owner)) // self.dtype.itemsize
+        end = start + scenes.size + self._pixels_behind()
+        if not fits or not owner.flags.forc or end > owner.size:
             raise ValueError(
                 f"scenes must be made by this retina's blank_scenes, (N, {', '.join(map(str, self._scenes_shape))}) of "
                 f"{self.dtype} with their margin, got {scenes.shape} of {scenes.dtype}"
             )
-        self._checked = scenes
+        self._checked, self._pixels = scenes, owner.ravel("K")[start:end]
 
 
 def glimpses(images: NDArray, locations: NDArray, *, glimpse_size: int | str = 8, num_scales: int = 1) -> NDArray[np.float32]:
@@ -270,9 +271,8 @@ def _check_sizes(image_shape: tuple[int, ...], *sizes: Any) -> tuple[int, int, i
     return glimpse_size, num_scales, num_zooms
 
 
-def _end(array: NDArray) -> int:
-    """The address behind a contiguous array."""
-    return array.__array_interface__["data"][0] + array.nbytes
+def _address(array: NDArray) -> int:
+    return array.__array_interface__["data"][0]
 
 
 @njit(cache=True)
@@ -299,16 +299,16 @@ def _patch_cutter(size: int, num_levels: int, dtype: str) -> Callable[..., bool]
     num_sums = ((size * size) << (num_levels - 1)) + _LANES
 
     @njit(cache=True)
-    def cut(scenes, locations, zooms, patches, margin, columns):
-        """Fill patches (N, k, C, g * g) from scenes (N, C, H, W) with their margin; False if a location is not finite.
+    def cut(pixels, scene_shape, locations, zooms, patches, margin, columns):
+        """Fill patches (N, k, C, g * g) from the pixels of scenes (N, C, H, W); False if a location is not finite.
 
-        columns are a patch's pixels to a row at each level, rounded up to whole registers.
+        scene_shape is (H, W) with the margin; columns are a patch's pixels to a row at each level, rounded up to registers.
         """
-        num_channels, height, width = scenes.shape[1:]
-        num_scales = patches.shape[1]
-        pixels, out, below = scenes.reshape(-1), patches.reshape(-1), _U(width)
+        height, width = scene_shape
+        num_scenes, num_scales, num_channels = patches.shape[:3]
+        out, below = patches.reshape(-1), _U(width)
         sums, pairs = np.empty(num_sums, number), np.empty(num_sums, number)
-        for n in range(scenes.shape[0]):
+        for n in range(num_scenes):
             x, y = np.float64(locations[n, 0]), np.float64(locations[n, 1])
             if not (np.isfinite(x) and np.isfinite(y)):
                 return False
