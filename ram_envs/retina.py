@@ -156,7 +156,13 @@ def glimpses(images: NDArray, locations: NDArray, *, glimpse_size: int | str = 8
     Raises:
         ValueError: an argument has the wrong shape or type, or a location is not finite.
     """
-    if images.ndim not in (3, 4) or images.dtype not in (np.uint8, np.float32):
+    for name, array, form in (
+        ("images", images, "(N, H, W) or (N, C, H, W) of uint8 or float32"),
+        ("locations", locations, "(N, 2)"),
+    ):
+        if not isinstance(array, np.ndarray):
+            raise TypeError(f"{name} must be an array {form}, got {type(array).__name__}")
+    if images.ndim not in (3, 4) or images.dtype not in (np.uint8, np.float32) or 0 in images.shape:
         raise ValueError(
             f"images must be (N, H, W) or (N, C, H, W) of uint8 or float32, got shape {images.shape} of {images.dtype}"
         )
