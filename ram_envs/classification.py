@@ -102,7 +102,7 @@ class GlimpseClassification(Task):
         self.gaze = Gaze(num_envs, initial_location, *retina)
         further = ({"stop": 2} if stop_action else {}) | ({"zoom": zooms} if zoom_action else {})
         self.choices = {"class": self.images.num_classes, **further}
-        self.choice_names = tuple(map(str, range(self.images.num_classes)))
+        self.choice_names = self.images.class_names or tuple(map(str, range(self.images.num_classes)))
         self.codec = ActionCodec(self.choices, action_format, location_grid)
         self.observation_space, self.action_space = self.gaze.space, self.codec.space
         self.num_envs, self._envs = num_envs, np.arange(num_envs)
@@ -196,7 +196,7 @@ class GlimpseClassification(Task):
         lines = [f"glimpse {self.steps[env] + (not terminated)} of {self.num_glimpses}"]
         if terminated and choices:
             lines += ["stopped"] * choices.get("stop", 0)
-            lines.append(f"said {choices['class']}: {'right' if self.correct[env] else 'wrong'}")
+            lines.append(f"said {self.choice_names[choices['class']]}: {'right' if self.correct[env] else 'wrong'}")
         return Frame(
             scene=in_unit_range(self.gaze.retina.inner(self.scenes[env])),
             look=look_of(self.gaze, self.scenes, env),
@@ -211,7 +211,7 @@ class GlimpseClassification(Task):
         """Each image of the split once, in order.
 
         Raises:
-            ValueError: there is no such split; arrays are only the split as which they were given.
+            ValueError: there is no such split, or it has other classes; arrays are only the split as which they were given.
         """
         if split not in SPLITS:
             raise ValueError(f"split must be one of {SPLITS}, got {split!r}")
@@ -220,8 +220,14 @@ class GlimpseClassification(Task):
                 f"split must be {self.split!r}, got {split!r}: the arrays given as dataset have no other splits; give a function "
                 "that loads each split a name with ram_envs.register_dataset, and make the environment with dataset=<name>"
             )
-        size = self.num_images if self._loaded_by is None else len(load_images(self._loaded_by, split).labels)
-        return Evaluation({"split": split, "image_order": "sequential"}, size, None)
+        images = self.images if self._loaded_by is None else load_images(self._loaded_by, split)
+        classes, own = (one.class_names or one.num_classes for one in (images, self.images))
+        if classes != own:
+            raise ValueError(
+                f"split must have the classes of {self.split!r}, {own}, got {split!r} with {classes}: every ImageSet that the "
+                f"data set {self._loaded_by!r} loads must state the same num_classes and class_names"
+            )
+        return Evaluation({"split": split, "image_order": "sequential"}, len(images.labels), None)
 
     def glimpse_statistics(self) -> tuple[float, list[float]]:
         """See `Task.glimpse_statistics`."""
