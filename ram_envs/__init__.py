@@ -35,6 +35,7 @@ _EXPORTS = {
     "draw_scene": "drawing",
     "env_defaults": "env",
     "glimpses": "retina",
+    "load_idx": "mnist",
     "load_images": "datasets",
     "parse_pairs": "env",
     "register_dataset": "datasets",
