@@ -62,7 +62,7 @@ ANYTHING = st.recursive(
 
 @contextlib.contextmanager
 def refused_clearly(*others):
-    """What is raised within is an error of Gymnasium, or a ValueError, TypeError or one of `others` of our own, with a message."""
+    """What is raised within is an error of Gymnasium, or a ValueError, TypeError or one of `others` of ours, with a message."""
     try:
         yield
     except gym.error.Error:
