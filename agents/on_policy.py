@@ -38,7 +38,9 @@ class OnPolicyHyperparams(Options):
     n_steps: int | None = None  # Steps of each environment to an update; None: until every environment has ended an episode.
     n_epochs: int = 1  # How often a rollout is learned from.
     n_minibatches: int = 1  # The parts into which the environments of a rollout are split each time.
-    clip_range: float = 0.2  # How far PPO lets the probability of an action go: 1 - clip_range to 1 + clip_range times.
+    clip_range: float | Schedule = 0.2
+    """How far PPO lets an action's probability go: 1 - clip_range to 1 + clip_range times; a number, or a function as above."""
+
     gamma: float = 1.0  # The discount.
     gae_lambda: float = 1.0  # 1: advantages are R_t - b_t; below, they lean on the baseline of later steps.
     normalize_advantage: bool = False  # Whether the advantages of a rollout are brought to mean 0 and deviation 1.
@@ -95,6 +97,7 @@ class Batch:
     looked_at: Tensor  # 0 where an episode ended: nobody looks at the location that its last step names
     labels: Tensor | None
     old_log_probs: Tensor | None  # (T, N, P), of each part of the actions when they were drawn; None: once is enough
+    clip_range: float
 
     def old(self, part: int) -> Tensor | None:
         """The old log-probabilities (T, N) of a part of the actions."""
@@ -131,7 +134,7 @@ class EpisodeAlgorithm(OnPolicyAlgorithm):
     rollout_buffer: Rollout  # type: ignore[assignment]
     n_epochs: int
     n_minibatches: int
-    clip_range: float
+    clip_range: float | Schedule
     normalize_advantage: bool
     weight_average: float
     cuda_graphs: bool
@@ -307,7 +310,8 @@ class EpisodeAlgorithm(OnPolicyAlgorithm):
             advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
         actions, looked_at = stack(rollout.actions), self._tensor(~dones).float()
         old_log_probs = None if self._keeps_graph else self.policy.log_probs(outputs, actions).detach()
-        return Batch(actions, self._tensor(advantages), self._tensor(returns), looked_at, labels, old_log_probs)
+        of_steps = (self._tensor(advantages), self._tensor(returns), looked_at, labels, old_log_probs)
+        return Batch(actions, *of_steps, clip_range=self.now(self.clip_range))
 
     def minibatches(self, batch: Batch, outputs: Any) -> Iterator[tuple[Batch, Any]]:
         """What to take gradient steps for, with the model's outputs: all of the batch once, or its parts `n_epochs` times."""
@@ -353,9 +357,9 @@ class EpisodeAlgorithm(OnPolicyAlgorithm):
             self.logger.record(f"train/{name}", float(np.mean([log[name] for log in logs])))
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
 
-    def entropy_weight(self) -> float:
-        """`ent_coef` now."""
-        return self.ent_coef(self._current_progress_remaining) if callable(self.ent_coef) else self.ent_coef
+    def now(self, value: float | Schedule) -> float:
+        """A number, or what a function makes of the remaining progress."""
+        return value(self._current_progress_remaining) if callable(value) else value
 
     def _update_info_buffer(self, infos: Any, dones: NDArray | None = None) -> None:
         if not isinstance(infos, Infos) or dones is None:

@@ -100,7 +100,7 @@ class RAM(EpisodeAlgorithm):
         everywhere = torch.ones_like(batch.looked_at)
 
         def reinforce(part: int, weights: Tensor) -> Tensor:  # -log pi (R_t - b_t), or PPO's loss
-            return policy_loss(log_probs[..., part], batch.old(part), batch.advantages, weights, self.clip_range)
+            return policy_loss(log_probs[..., part], batch.old(part), batch.advantages, weights, batch.clip_range)
 
         # (b_t - R_t)^2
         losses = {"baseline_loss": self.vf_coef * baseline_loss(self.baseline(outputs, batch.labels), batch.returns)}
@@ -117,7 +117,7 @@ class RAM(EpisodeAlgorithm):
         chosen_by_reward = outputs.logits[1:] if hybrid else outputs.logits
         if chosen_by_reward:
             entropy = torch.stack([choice_entropy(logits).mean() for logits in chosen_by_reward]).sum()
-            losses["entropy_loss"] = -self.entropy_weight() * entropy
+            losses["entropy_loss"] = -self.now(self.ent_coef) * entropy
         return losses
 
     def baseline(self, outputs: Outputs, labels: Tensor | None) -> Tensor:

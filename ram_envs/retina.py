@@ -13,8 +13,10 @@ from typing import Any
 
 import numpy as np
 from gymnasium import spaces
-from numba import literally, njit
+from numba import literally
 from numpy.typing import NDArray
+
+from ram_envs.sampling import compiled
 
 MAX_RELATIVE_WIDTH = 4  # The widest patch may be this many times as wide as the longer side of the image, no more.
 _MOST_DOUBLINGS = 60  # Of a patch's width, which is an int64.
@@ -281,14 +283,14 @@ def _address(array: NDArray) -> int:
     return array.__array_interface__["data"][0]
 
 
-@njit(cache=True)
+@compiled
 def _corner(coordinate, length, width):
     """The first pixel of a patch `width` wide, centred at `coordinate` of an axis with `length` pixels."""
     centre = (min(max(coordinate, -1.0), 1.0) + 1.0) / 2.0 * length
     return int(np.floor(centre - width / 2.0 + 0.5))
 
 
-@njit(cache=True)
+@compiled
 def _find_corners(locations, sides, widths, corners):
     for n in range(corners.shape[0]):
         for scale in range(corners.shape[1]):
@@ -304,7 +306,7 @@ def _patch_cutter(size: int, num_levels: int, dtype: str) -> Callable[..., bool]
     brightest = 1 if dtype == "float32" else 255
     num_sums = ((size * size) << (num_levels - 1)) + _LANES
 
-    @njit(cache=True)
+    @compiled
     def cut(pixels, scene_shape, locations, zooms, patches, margin, columns):
         """Fill patches (N, k, C, g * g) from the pixels of scenes (N, C, H, W); False if a location is not finite.
 
@@ -342,7 +344,7 @@ def _patch_cutter(size: int, num_levels: int, dtype: str) -> Callable[..., bool]
     return cut
 
 
-@njit(cache=True)
+@compiled
 def _average(pixels, first, below, out, at, sums, pairs, columns, brightest, size, factor):
     """Fill one patch, size x size cells of factor x factor pixels: each row of cells is summed downwards, then all sideways.
 
@@ -377,7 +379,7 @@ def _average(pixels, first, below, out, at, sums, pairs, columns, brightest, siz
             out[at + _U(j)] = np.float32(total) * mean
 
 
-@njit(cache=True)
+@compiled
 def _average_wide(pixels, first, below, out, at, sums, brightest, size, factor):
     """The same for a `factor` that the compiler does not know."""
     number = sums.dtype.type

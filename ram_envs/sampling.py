@@ -1,4 +1,4 @@
-"""What is drawn at random: streams of numbers for N environments at once, and which image comes next.
+"""What is drawn at random: streams of numbers for N environments at once, and which image comes next; how loops are compiled.
 
 A NumPy generator for every environment would cost a Python call for every environment at every episode. These streams are
 SplitMix64 (Steele, Lea and Flood 2014): one number of state each, advanced for all together as one array (N,) of uint64. Their
@@ -6,6 +6,10 @@ keys come from NumPy generators.
 """
 
 from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numba import njit
@@ -17,19 +21,29 @@ _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX_2 = np.uint64(0x94D049BB133111EB)
 
 
+def compiled(loop: Callable[..., Any]) -> Any:
+    """The loop as machine code, stored beside the module or in the user's cache for all processes, else made for this one."""
+    try:
+        return njit(cache=True)(loop)
+    except RuntimeError:  # Neither can be written.
+        cure = "set NUMBA_CACHE_DIR to a folder that can be written"
+        warnings.warn(f"ram_envs must compile its loops anew in each process, which takes seconds: {cure}", stacklevel=1)
+        return njit(loop)
+
+
 def draw_keys(rng: np.random.Generator, size: int) -> NDArray[np.uint64]:
     """Keys for new streams: (size,)."""
     return rng.integers(0, 2**64, size, dtype=np.uint64)
 
 
-@njit(cache=True)
+@compiled
 def _mix(bits):
     bits = (bits ^ (bits >> np.uint64(30))) * _MIX_1
     bits = (bits ^ (bits >> np.uint64(27))) * _MIX_2
     return bits ^ (bits >> np.uint64(31))
 
 
-@njit(cache=True)
+@compiled
 def start_streams(keys):
     """The first states (n,) of the streams with these keys (n,), uint64; near keys give unlike streams."""
     states = np.empty_like(keys)
@@ -38,7 +52,7 @@ def start_streams(keys):
     return states
 
 
-@njit(cache=True)
+@compiled
 def draw_uniform(streams, size):
     """Draws from [0, 1), (n, size), and the streams' next states (n,)."""
     draws, after = np.empty((len(streams), size)), streams.copy()

@@ -7,10 +7,9 @@ places out of other random images, are added at random places, and what gets bri
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
-from ram_envs.sampling import draw_uniform
+from ram_envs.sampling import compiled, draw_uniform
 
 MAX_CANVAS = 2**14
 _DRAWS_PER_CLUTTER = 5  # Which image, its column and row, the canvas's column and row.
@@ -81,7 +80,7 @@ class SceneMaker:
         _compose(self._images, index, pictures, which, draws, scenes, envs, margin, *pieces, brightest)
 
 
-@njit(cache=True)
+@compiled
 def _compose(images, index, pictures, which, draws, scenes, envs, margin, num_clutter, clutter_size, brightest):
     """Each of the pictures `which` (m,) at its place on its canvas, then clutter out of other images than index (m,).
 
@@ -115,7 +114,7 @@ def _compose(images, index, pictures, which, draws, scenes, envs, margin, num_cl
     return touched
 
 
-@njit(cache=True)
+@compiled
 def _first_pixels(shape, index, which, draws, num_clutter, clutter_size):
     """Where the picture begins among all pictures' pixels, and the pieces among all images': (m, 1 + num_clutter)."""
     num_images, num_channels, height, width = shape
@@ -131,7 +130,7 @@ def _first_pixels(shape, index, which, draws, num_clutter, clutter_size):
     return starts
 
 
-@njit(cache=True)
+@compiled
 def _touch(sources, starts, width, height):
     """Read a pixel of every other row that will be needed: memory fetches them while the scenes before are made."""
     touched = 0
@@ -141,7 +140,7 @@ def _touch(sources, starts, width, height):
     return touched
 
 
-@njit(cache=True)
+@compiled
 def _copy(sources, source, source_step, targets, target, target_step, height, width):
     for row in range(height):
         here, there = np.uint64(source + row * source_step), np.uint64(target + row * target_step)
@@ -149,7 +148,7 @@ def _copy(sources, source, source_step, targets, target, target_step, height, wi
             targets[there + np.uint64(c)] = sources[here + np.uint64(c)]
 
 
-@njit(cache=True)
+@compiled
 def _add(sources, source, source_step, targets, target, target_step, size, brightest):
     number = targets.dtype.type
     for row in range(size):
@@ -187,7 +186,7 @@ def _places(height: int, width: int) -> NDArray[np.float64]:
     return np.stack([x, y])
 
 
-@njit(cache=True)
+@compiled
 def _warp(images, index, moves, bent, rounding):
     """Fill bent (m, C, H, W); moves (m, 2, n, n) are the nodes' in pixels, x first."""
     _, num_channels, height, width = images.shape
@@ -212,7 +211,7 @@ def _warp(images, index, moves, bent, rounding):
                     bent[i, channel, row, column] = min(max(value, np.float32(0)), highest) + rounding
 
 
-@njit(cache=True)
+@compiled
 def _cells(side, cells):
     """For each pixel of a side the cell of the grid in which it lies, and how far in it (0 to 1)."""
     places = []
@@ -223,7 +222,7 @@ def _cells(side, cells):
     return places
 
 
-@njit(cache=True)
+@compiled
 def _cubic(t):
     """The weights of the four pixels around a place that lies t (0 to 1) beyond the second (Catmull and Rom 1974)."""
     half, two, three, four, five = np.float32(0.5), np.float32(2), np.float32(3), np.float32(4), np.float32(5)
@@ -231,14 +230,14 @@ def _cubic(t):
     return half * (two * a - t - b), half * (two - five * a + three * b), half * (t + four * a - three * b), half * (b - a)
 
 
-@njit(cache=True)
+@compiled
 def _blend(image, top, left, across, down):
     """The weighted sum of 4x4 pixels; a loop over them takes half as long again."""
     upper = down[0] * _line(image, top, left, across) + down[1] * _line(image, top + 1, left, across)
     return upper + down[2] * _line(image, top + 2, left, across) + down[3] * _line(image, top + 3, left, across)
 
 
-@njit(cache=True)
+@compiled
 def _line(image, row, left, across):
     """The weighted sum of 4 pixels of a row."""
     first = across[0] * image[row, left] + across[1] * image[row, left + 1]

@@ -198,11 +198,13 @@ def test_one_epoch_of_ppo_is_a_step_of_reinforce():
 
 @pytest.mark.parametrize("n_steps", [None, 5])
 def test_ppo_takes_a_step_for_each_minibatch_of_each_epoch(n_steps):
-    model = make_model(n_epochs=3, n_minibatches=2, n_steps=n_steps, class_loss="reinforce", ent_coef=LinearSchedule(0.01, 0, 1))
+    falling = LinearSchedule(0.01, 0, 1), LinearSchedule(0.3, 0.1, 1)
+    how = {"n_steps": n_steps, "ent_coef": falling[0], "clip_range": falling[1]}
+    model = make_model(n_epochs=3, n_minibatches=2, class_loss="reinforce", **how)
     before = weights(model)
     assert len(note_updates(model, 20)) == 6 * 20 // (n_steps or T)
     assert changed(before, model) == {"glimpse_network", "core", "location_head", "class_head", "baseline_head"}
-    assert model.entropy_weight() == 0.0  # At the end of its schedule.
+    assert (model.now(model.ent_coef), model.now(model.clip_range)) == pytest.approx((0.0, 0.1))  # At the end of their schedules.
 
 
 def test_seeds_make_runs_repeat():
@@ -423,5 +425,5 @@ def test_the_locations_width_is_annealed(tmp_path):
 def test_an_environment_with_other_choices_is_refused():
     model = make_model(vec_env(2, stop_action=True))
     other = make_vec_env("GlimpseMNIST-v0", 2, dataset=(np.zeros((12, 28, 28), np.uint8), np.arange(12)), num_glimpses=T)
-    with pytest.raises(ValueError, match=r"must let the model choose \{'class': 10, 'stop': 2\}, got \{'class': 12\}"):
+    with pytest.raises(ValueError, match=r"spaces do not match.*choices=\{'class': 10, 'stop': 2\}.*choices=\{'class': 12\}"):
         model.set_env(other)

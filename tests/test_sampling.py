@@ -1,7 +1,10 @@
+import importlib
+import sys
+
 import numpy as np
 import pytest
 
-from ram_envs.sampling import EpochOrder, draw_keys, draw_uniform, start_streams
+from ram_envs.sampling import EpochOrder, compiled, draw_keys, draw_uniform, start_streams
 
 
 def test_known_values():
@@ -66,3 +69,16 @@ def test_shuffles_differ_from_epoch_to_epoch_and_come_again():
 def test_more_environments_than_images():
     with pytest.raises(ValueError, match="num_envs=11"):
         EpochOrder(10, 11)
+
+
+def test_loops_are_compiled_where_nothing_can_be_stored(monkeypatch, tmp_path):
+    """As in a read-only installation without a home that can be written."""
+    (tmp_path / "loops.py").write_text("def double(x):\n    return 2 * x\n", encoding="utf-8")
+    (tmp_path / "__pycache__").write_text("no folder")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "__pycache__"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "__pycache__"))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    loops = importlib.import_module("loops")
+    with pytest.warns(UserWarning, match="set NUMBA_CACHE_DIR"):
+        assert compiled(loops.double)(21) == 42
