@@ -340,6 +340,12 @@ class ScoresBox(spaces.Box):
         self.choices = dict(choices)
         super().__init__(-1.0, 1.0, (2 + sum(choices.values()),), np.float32)
 
+    def __eq__(self, other: object) -> bool:
+        return super().__eq__(other) and [*getattr(other, "choices", self.choices).items()] == [*self.choices.items()]
+
+    def __repr__(self) -> str:
+        return f"{super().__repr__()[:-1]}, choices={self.choices})"
+
 
 def _resets_at_once(env_id: str) -> bool:
     """Whether the environment is batched natively and can reset at the last step of an episode, as SB3 wants it."""

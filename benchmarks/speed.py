@@ -43,7 +43,7 @@ def main(arguments: list[str] | None = None) -> list[Row]:
     options = parse_arguments(arguments)
     rows: list[Row] = options.measure(options)
     if options.json:
-        from agents.training.run import current_commit, name_processor  # Brings torch: not while environments are timed.
+        from agents.training.config import current_commit, name_processor  # Brings torch: not while environments are timed.
 
         here = {"commit": current_commit(), "machine": name_processor()}
         command = shlex.join(["python", "benchmarks/speed.py", *arguments])
@@ -63,7 +63,7 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
         return command.add_argument
 
     option = add("environments", measure_environments, rounds=7)
-    option("--envs", nargs="+", default=list(ram_envs.ENVIRONMENTS), help="environments (default: all of ours)")
+    option("--envs", nargs="+", default=list(ram_envs.ENVIRONMENTS)[:8], help="environments (default: all of ours but flat ones)")
     option("--num-envs", nargs="+", type=int, default=[1, 16, 256, 1024], help="batches (default: 1 16 256 1024)")
     option("--seconds", type=float, default=0.4, help="of a turn (default: 0.4)")
     option = add("training", measure_training, rounds=11)

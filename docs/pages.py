@@ -24,7 +24,11 @@ from ram_envs.actions import ACTION_FORMATS
 FOLDER = Path(__file__).parent
 # What each page tells of: ids, and the task behind each of them.
 PAGES: dict[str, dict[str, type[Task]]] = {
-    "classification.md": {name: GlimpseClassification for name, own in ENVIRONMENTS.items() if own["task"] == "classification"},
+    "classification.md": {
+        name: GlimpseClassification
+        for name, own in ENVIRONMENTS.items()
+        if own["task"] == "classification" and "flatten_observation" not in own
+    },
     "catch.md": {"GlimpseCatch-v0": GlimpseCatch, "Catch-v0": Catch},
 }
 

@@ -7,6 +7,7 @@ are first used.
 from __future__ import annotations
 
 import importlib
+import re
 from typing import Any
 
 from gymnasium.envs.registration import register
@@ -59,10 +60,30 @@ ENVIRONMENTS: dict[str, dict[str, Any]] = {
     "GlimpseCatch-v0": {"task": "catch"},
     "Catch-v0": {"task": "whole-catch"},
 }
+# For who takes an id alone: observations flat in one Box, actions as one Box or one number, such as GlimpseMNISTDiscrete-v0.
+ENVIRONMENTS |= {
+    f"{env_id.removesuffix('-v0')}{form.capitalize()}-v0": {**options, "action_format": form, "flatten_observation": True}
+    for env_id, options in ENVIRONMENTS.items()
+    if options["task"] != "whole-catch"
+    for form in ("box", "discrete")
+}
+ENVIRONMENTS["CatchDiscrete-v0"] = {**ENVIRONMENTS["Catch-v0"], "flatten_observation": True}
+# Of an episode: what the agent of Mnih et al. 2014 reached.
+_REWARD_THRESHOLDS = {
+    "GlimpseMNIST": 0.9893,
+    "GlimpseTranslatedMNIST": 0.988,
+    "GlimpseClutteredMNIST": 0.9596,
+    "GlimpseClutteredMNIST100": 0.9189,
+    "GlimpseCatch": 0.85,
+}
 
 for _id, _options in ENVIRONMENTS.items():
     register(
-        id=_id, entry_point="ram_envs.env:GlimpseEnv", vector_entry_point="ram_envs.vector_env:GlimpseVectorEnv", kwargs=_options
+        id=_id,
+        entry_point="ram_envs.env:GlimpseEnv",
+        vector_entry_point="ram_envs.vector_env:GlimpseVectorEnv",
+        reward_threshold=_REWARD_THRESHOLDS.get(re.sub("(Box|Discrete)?-v0", "", _id)),
+        kwargs=_options,
     )
 
 

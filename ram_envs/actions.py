@@ -17,8 +17,9 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
-from numba import njit
 from numpy.typing import NDArray
+
+from ram_envs.sampling import compiled
 
 ACTION_FORMATS = ("dict", "box", "multidiscrete", "discrete")
 _MOST_ACTIONS = 2**62  # An action's number is an int64.
@@ -35,6 +36,13 @@ class BoxActions(spaces.Box):
     def __init__(self, choices: dict[str, int]) -> None:
         super().__init__(-1.0, 1.0, (2 + sum(choices.values()),), np.float32)
         self.choices = dict(choices)
+
+    def __eq__(self, other: object) -> bool:
+        """Whether the scores stand for the same choices too, where the other space says for which."""
+        return super().__eq__(other) and [*getattr(other, "choices", self.choices).items()] == [*self.choices.items()]
+
+    def __repr__(self) -> str:
+        return f"{super().__repr__()[:-1]}, choices={self.choices})"
 
     def to_dict(self, actions: NDArray) -> dict[str, NDArray]:
         """Actions (2 + K + ...,), or a batch (N, 2 + K + ...), as Dict actions, for who batches those.
@@ -226,7 +234,7 @@ def check_choice(name: str, given: Any, size: int | tuple[int, ...], shape: tupl
     return values
 
 
-@njit(cache=True)
+@compiled
 def _all_below(values, sizes):
     """Whether all values (n,) lie in 0..size - 1; the sizes (P,) take turns."""
     inside = True
@@ -236,7 +244,7 @@ def _all_below(values, sizes):
     return inside
 
 
-@njit(cache=True)
+@compiled
 def _clip(values, locations):
     """Fill the locations (N, 2) with the values clipped to [-1, 1]; False if one is not finite."""
     for n in range(values.shape[0]):
@@ -247,7 +255,7 @@ def _clip(values, locations):
     return True
 
 
-@njit(cache=True)
+@compiled
 def _split_box(values, sizes, locations, choices):
     """Fill the clipped locations (N, 2) and the best-scored choices (P, N) from values (N, 2 + sum of sizes (P,)).
 

@@ -1,7 +1,7 @@
 """The game of Catch, N games advanced together (Mnih et al. 2014, section 4.2): seen whole, or through the retina.
 
-A ball of one pixel falls from the top of a square screen, one row a step, and bounces off the sides; a paddle of two pixels on
-the bottom row goes left or right by one or stays. When the ball reaches the bottom row the game is over: reward 1 if the paddle
+A ball of one pixel falls from the top of the screen, one row a step, and bounces off the sides; a paddle of two pixels on the
+bottom row goes left or right by one or stays. When the ball reaches the bottom row the game is over: reward 1 if the paddle
 is under it, else 0. Nothing is earned before that.
 """
 
@@ -11,30 +11,32 @@ from typing import Any
 
 import numpy as np
 from gymnasium import spaces
-from numba import njit
 from numpy.typing import NDArray
 
 from ram_envs.actions import ActionCodec, as_array, check_choice
 from ram_envs.frame import Frame, Look, in_unit_range, look_of, one_hot, scores_of
 from ram_envs.retina import Gaze
-from ram_envs.sampling import draw_uniform
+from ram_envs.sampling import compiled, draw_uniform
 from ram_envs.task import Task
 
 MOVES = ("left", "stay", "right")  # The paddle goes by -1, 0, 1 columns.
 PADDLE_WIDTH = 2
 MAX_SIZE = 2**14
 PADDLE_STARTS = ("middle", "random")
+_Shape = tuple[int, int]
 _Speeds = tuple[int, ...]
 
 
 class Catch(Task):
-    """Catch seen whole: the observation is the screen (size, size), 0 or 1; the action is one of `MOVES`.
+    """Catch seen whole: the observation is the screen (height, width), 0 or 1; the action is one of `MOVES`.
 
     Args:
         num_envs: N.
         size: the screen's side in pixels.
+        height: the rows of a screen that is not square; None: `size`.
+        width: its columns; None: `size`.
         ball_speeds: the horizontal speeds, in pixels a step, of which each ball has one at random.
-        paddle_start: "middle", from where every ball can be caught, or "random".
+        paddle_start: "middle", from where every ball can be caught unless the screen is far wider than high, or "random".
 
     Raises:
         ValueError: an argument is out of range; the message names it.
@@ -46,19 +48,29 @@ class Catch(Task):
     render_fps = 8
 
     def __init__(
-        self, num_envs: int = 1, *, size: int = 24, ball_speeds: _Speeds = (-1, 0, 1), paddle_start: str = "middle"
+        self,
+        num_envs: int = 1,
+        *,
+        size: int = 24,
+        height: int | None = None,
+        width: int | None = None,
+        ball_speeds: _Speeds = (-1, 0, 1),
+        paddle_start: str = "middle",
     ) -> None:
-        _check_game(size, ball_speeds, paddle_start)
-        self._set_up(num_envs, np.zeros((num_envs, size, size), np.uint8), 0, size, ball_speeds, paddle_start)
-        self.observation_space: spaces.Space = spaces.Box(0.0, 1.0, (size, size), np.float32)
+        shape = _check_game(size, height, width, ball_speeds, paddle_start)
+        self._set_up(num_envs, np.zeros((num_envs, *shape), np.uint8), 0, shape, ball_speeds, paddle_start)
+        self.observation_space: spaces.Space = spaces.Box(0.0, 1.0, shape, np.float32)
         self.action_space: spaces.Space = spaces.Discrete(len(MOVES))
 
-    def _set_up(self, num_envs: int, screens: NDArray, margin: int, size: int, ball_speeds: _Speeds, paddle_start: str) -> None:
+    def _set_up(
+        self, num_envs: int, screens: NDArray, margin: int, shape: _Shape, ball_speeds: _Speeds, paddle_start: str
+    ) -> None:
         self.num_envs = num_envs
         self.streams, self.terminated = np.zeros(num_envs, np.uint64), np.zeros(num_envs, np.bool_)
-        self.scene_shape, self.choices = (size, size), {"move": len(MOVES)}
+        self.scene_shape, self.choices = shape, {"move": len(MOVES)}
         self.screens = screens  # (N, H, W); the game begins at row and column `margin`.
-        self.margin, self.size = margin, size
+        self.margin, (self.height, self.width) = margin, shape
+        self.max_episode_steps = self.height - 1
         self.ball_speeds, self.paddle_start = np.array(ball_speeds, np.int64), paddle_start
         self.ball = np.zeros((num_envs, 2), np.int64)  # Column and row.
         self.speed = np.zeros(num_envs, np.int64)  # Columns a step, to the right.
@@ -68,16 +80,16 @@ class Catch(Task):
 
     def begin(self, where: NDArray[np.bool_], options: dict[str, Any]) -> None:
         """New balls; `options` may hold "ball_column" and "ball_speed", a number or (N,) numbers each."""
-        columns = self._check_option("ball_column", options, list(range(self.size)))
+        columns = self._check_option("ball_column", options, list(range(self.width)))
         speeds = self._check_option("ball_speed", options, self.ball_speeds.tolist())
         # Five draws for each game, whether they are used or not: options do not shift the streams.
         draws, self.streams[where] = draw_uniform(self.streams[where], 5)
-        drawn = [(draws[:, 0] * self.size).astype(np.int64), (draws[:, 1] * len(self.ball_speeds)).astype(np.int64)]
+        drawn = [(draws[:, 0] * self.width).astype(np.int64), (draws[:, 1] * len(self.ball_speeds)).astype(np.int64)]
         self._draw(where, 0)
         self.ball[where, 0] = drawn[0] if columns is None else columns[where]
         self.ball[where, 1] = 0
         self.speed[where] = self.ball_speeds[drawn[1]] if speeds is None else speeds[where]
-        places = self.size - PADDLE_WIDTH + 1
+        places = self.width - PADDLE_WIDTH + 1
         self.paddle[where] = (draws[:, 2] * places).astype(np.int64) if self.paddle_start == "random" else places // 2
         self.caught[where] = self.terminated[where] = False
         self._draw(where, 255)
@@ -94,20 +106,20 @@ class Catch(Task):
     def _play(self, moves: NDArray[np.int64], where: NDArray[np.bool_] | None) -> NDArray[np.float64]:
         where = self._everywhere if where is None else where
         self._draw(where, 0)
-        _advance(moves, where, self.size, self.ball, self.speed, self.paddle, self.terminated, self.caught)
+        _advance(moves, where, self.scene_shape, self.ball, self.speed, self.paddle, self.terminated, self.caught)
         self._draw(where, 255)
         return self.caught.astype(np.float64)
 
     def _draw(self, where: NDArray[np.bool_], grey: int) -> None:
-        _draw_pixels(self.screens, self.margin, self.size, self.ball, self.paddle, where, grey)
+        _draw_pixels(self.screens, self.margin, self.scene_shape, self.ball, self.paddle, where, grey)
 
     def observe(self) -> Any:
-        """The screens (N, size, size), 0 or 1."""
+        """The screens (N, height, width), 0 or 1."""
         return self.screens / np.float32(255)
 
     def info(self) -> dict[str, tuple[NDArray, NDArray[np.bool_] | None]]:
-        """Whether the ball was caught, where a game is over."""
-        return {"is_success": (self.caught, self.terminated)} if self.terminated.any() else {}
+        """Whether the ball was caught; not yet while it falls."""
+        return {"is_success": (self.caught, None)}
 
     def frame(self, env: int = 0, action: Any = None) -> Frame:
         """The whole screen and the last move."""
@@ -115,12 +127,12 @@ class Catch(Task):
         return self._frame(env, None, one_hot(len(MOVES), move), move)
 
     def _frame(self, env: int, look: Look | None, scores: NDArray[np.float32], move: int | None) -> Frame:
-        lines = [f"step {self.ball[env, 1]} of {self.size - 1}"]
+        lines = [f"step {self.ball[env, 1]} of {self.height - 1}"]
         if self.terminated[env]:
             lines.append("caught" if self.caught[env] else "missed")
-        inner = slice(self.margin, self.margin + self.size)
+        rows, columns = (slice(self.margin, self.margin + side) for side in self.scene_shape)
         return Frame(
-            scene=in_unit_range(self.screens[env, inner, inner]),
+            scene=in_unit_range(self.screens[env, rows, columns]),
             look=look,
             lines=(*lines, f"reward {self.caught[env]:d}"),
             names=MOVES,
@@ -144,9 +156,11 @@ class GlimpseCatch(Catch):
     Args:
         num_envs: N.
         size: the screen's side in pixels.
+        height: the rows of a screen that is not square; None: `size`.
+        width: its columns; None: `size`.
         ball_speeds: the horizontal speeds, in pixels a step, of which each ball has one at random.
-        paddle_start: "middle", from where every ball can be caught, or "random".
-        glimpse_size: g, the side of a glimpse in pixels; "scene": that of the screen.
+        paddle_start: "middle", from where every ball can be caught unless the screen is far wider than high, or "random".
+        glimpse_size: g, the side of a glimpse in pixels; "scene": the longer side of the screen.
         num_scales: k, the number of patches, each twice as wide as the one before.
         initial_location: where the first glimpse is taken: "center", "random" (uniform over the screen), or a pair (x, y) in
             [-1, 1].
@@ -167,6 +181,8 @@ class GlimpseCatch(Catch):
         num_envs: int = 1,
         *,
         size: int = 24,
+        height: int | None = None,
+        width: int | None = None,
         ball_speeds: _Speeds = (-1, 0, 1),
         paddle_start: str = "middle",
         glimpse_size: int | str = 6,
@@ -177,9 +193,9 @@ class GlimpseCatch(Catch):
         action_format: str = "dict",
         location_grid: int = 5,
     ) -> None:
-        _check_game(size, ball_speeds, paddle_start)
-        self.gaze = Gaze(num_envs, initial_location, (size, size), glimpse_size, num_scales, num_zooms if zoom_action else 1)
-        self._set_up(num_envs, self.gaze.scenes, self.gaze.retina.margin, size, ball_speeds, paddle_start)
+        shape = _check_game(size, height, width, ball_speeds, paddle_start)
+        self.gaze = Gaze(num_envs, initial_location, shape, glimpse_size, num_scales, num_zooms if zoom_action else 1)
+        self._set_up(num_envs, self.gaze.scenes, self.gaze.retina.margin, shape, ball_speeds, paddle_start)
         self.choices |= {"zoom": num_zooms} if zoom_action else {}
         self.codec = ActionCodec(self.choices, action_format, location_grid)
         self.observation_space, self.action_space = self.gaze.space, self.codec.space
@@ -207,42 +223,48 @@ class GlimpseCatch(Catch):
         """See `Task.glimpse_statistics`: of games at any step, with the paddle anywhere."""
 
         def fill(screens: NDArray, rng: np.random.Generator) -> None:
-            ball, paddle = rng.integers(self.size, size=(len(screens), 2)), rng.integers(self.size - 1, size=len(screens))
-            _draw_pixels(screens, self.margin, self.size, ball, paddle, np.ones(len(screens), np.bool_), 255)
+            ball = rng.integers((self.width, self.height), size=(len(screens), 2))
+            paddle = rng.integers(self.width - 1, size=len(screens))
+            _draw_pixels(screens, self.margin, self.scene_shape, ball, paddle, np.ones(len(screens), np.bool_), 255)
 
         return self.gaze.retina.statistics(fill)
 
 
-@njit(cache=True)
-def _advance(moves, where, size, ball, speed, paddle, terminated, caught):
+@compiled
+def _advance(moves, where, shape, ball, speed, paddle, terminated, caught):
+    height, width = shape
     for n in range(len(moves)):
         if not where[n]:
             continue
-        paddle[n] = min(max(paddle[n] + moves[n] - 1, 0), size - PADDLE_WIDTH)
-        column, last = ball[n, 0] + speed[n], size - 1
+        paddle[n] = min(max(paddle[n] + moves[n] - 1, 0), width - PADDLE_WIDTH)
+        column, last = ball[n, 0] + speed[n], width - 1
         if column < 0 or column > last:
             column = -column if column < 0 else 2 * last - column
             speed[n] = -speed[n]
         ball[n, 0] = column
         ball[n, 1] += 1
-        terminated[n] = ball[n, 1] == last
+        terminated[n] = ball[n, 1] == height - 1
         caught[n] = terminated[n] and 0 <= column - paddle[n] < PADDLE_WIDTH
 
 
-@njit(cache=True)
-def _draw_pixels(screens, margin, size, ball, paddle, where, grey):
+@compiled
+def _draw_pixels(screens, margin, shape, ball, paddle, where, grey):
     for n in range(screens.shape[0]):
         if where[n]:
             screens[n, margin + ball[n, 1], margin + ball[n, 0]] = grey
             for i in range(PADDLE_WIDTH):
-                screens[n, margin + size - 1, margin + paddle[n] + i] = grey
+                screens[n, margin + shape[0] - 1, margin + paddle[n] + i] = grey
 
 
-def _check_game(size: int, ball_speeds: Any, paddle_start: Any) -> None:
-    if not PADDLE_WIDTH <= size <= MAX_SIZE:
-        raise ValueError(f"size must be from {PADDLE_WIDTH} to {MAX_SIZE} pixels, got {size!r}")
-    speeds = as_array(ball_speeds)
-    if speeds.ndim != 1 or speeds.size == 0 or speeds.dtype.kind not in "iu" or any(abs(v) >= size for v in speeds.tolist()):
-        raise ValueError(f"ball_speeds must be a list of whole numbers between -{size - 1} and {size - 1}, got {ball_speeds!r}")
+def _check_game(size: int, height: int | None, width: int | None, ball_speeds: Any, paddle_start: Any) -> _Shape:
+    """The screen's height and width."""
+    for name, side in (("size", size), ("height", height), ("width", width)):
+        if side is not None and not PADDLE_WIDTH <= side <= MAX_SIZE:
+            raise ValueError(f"{name} must be from {PADDLE_WIDTH} to {MAX_SIZE} pixels, got {side!r}")
+    shape = (size if height is None else height, size if width is None else width)
+    speeds, most = as_array(ball_speeds), shape[1] - 1
+    if speeds.ndim != 1 or speeds.size == 0 or speeds.dtype.kind not in "iu" or any(abs(v) > most for v in speeds.tolist()):
+        raise ValueError(f"ball_speeds must be a list of whole numbers between -{most} and {most}, got {ball_speeds!r}")
     if paddle_start not in PADDLE_STARTS:
         raise ValueError(f"paddle_start must be one of {PADDLE_STARTS}, got {paddle_start!r}")
+    return shape

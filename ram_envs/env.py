@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import ast
+import copy
 import importlib
 import inspect
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import gymnasium as gym
 import numpy as np
+from gymnasium import spaces
+from gymnasium.envs.registration import EnvSpec
 from numpy.typing import NDArray
 
 from ram_envs.catch import Catch, GlimpseCatch
@@ -28,6 +32,8 @@ _KINDS: dict[Any, tuple[str, tuple[type, ...]]] = {  # Of options: how they are 
     str: ("text", (str,)),
 }
 _EVERY = np.ones(1, np.bool_)
+_KEYS = {"left": 0x40000050, "right": 0x4000004F}  # SDL's numbers of the arrow keys.
+_LOCATION_KEYS = ("qwe", "asd", "zxc")  # Where each lies on the keyboard, the gaze goes in the scene.
 
 
 def register_task(name: str, task_class: type[Task]) -> None:
@@ -58,15 +64,16 @@ def env_defaults(env_id: str) -> dict[str, Any]:
         return {}
     made_with = dict(spec.kwargs)
     parameters = _parameters(_TASKS[made_with.pop("task", "classification")])
+    made_with.pop("flatten_observation", None)
     return {name: parameter.default for name, parameter in parameters.items()} | made_with
 
 
 def parse_pairs(pairs: Iterable[str]) -> dict[str, Any]:
     """Options as they are written on a command line: ["size:12", "name:x"] as {"size": 12, "name": "x"}: a value is a Python
-    literal, or else text.
+    literal, a "dict(net_arch=[64, 64])" of such as rl_zoo3 writes it, or else text.
 
     Raises:
-        ValueError: a name or the colon is missing.
+        ValueError: a name or the colon is missing, or a dict(...) holds something else than literals.
     """
     values: dict[str, Any] = {}
     for pair in pairs:
@@ -74,10 +81,23 @@ def parse_pairs(pairs: Iterable[str]) -> dict[str, Any]:
         if not name or not colon:
             raise ValueError(f"{pair!r} must have the form NAME:VALUE")
         try:
-            values[name] = ast.literal_eval(text)
-        except (ValueError, SyntaxError):
+            values[name] = ast.literal_eval(_CallsOfDict().visit(ast.parse(text.strip(), mode="eval")))
+        except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
+            if text.lstrip().startswith("dict("):
+                raise ValueError(f"{pair!r} must hold numbers, text, lists and dicts alone: no code is run") from error
             values[name] = text
     return values
+
+
+class _CallsOfDict(ast.NodeTransformer):
+    """Turns `dict(a=1)`, as rl_zoo3 writes it, into the literal `{"a": 1}`."""
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        self.generic_visit(node)
+        names = [keyword.arg for keyword in node.keywords]
+        if not isinstance(node.func, ast.Name) or node.func.id != "dict" or node.args or None in names:
+            return node
+        return ast.Dict([ast.Constant(name) for name in names], [keyword.value for keyword in node.keywords])
 
 
 class TaskEnv:
@@ -85,15 +105,21 @@ class TaskEnv:
 
     Attributes:
         task: the rules.
+        spec: Gymnasium's, with the length of the longest episode as `max_episode_steps`.
         scene_shape, choices, choice_names, has_labels, dataset, split, num_images: the task's, see `ram_envs.Task`.
     """
 
     _renderer: Renderer | None = None  # Gymnasium closes what could not be made, too.
+    _spec: EnvSpec | None = None
+    _time_limit: int | None = None  # The user's own.
 
-    def _take_up(self, task: str, num_envs: int, options: dict[str, Any], render_mode: str | None) -> None:
+    def _take_up(
+        self, task: str, num_envs: int, options: dict[str, Any], render_mode: str | None, flatten_observation: bool
+    ) -> None:
         if render_mode is not None and render_mode not in RENDER_MODES:
             raise ValueError(f"render_mode must be None or one of {RENDER_MODES}, got {render_mode!r}")
         self.render_mode = render_mode
+        self._is_flat = _check_kind("flatten_observation", flatten_observation, bool)
         self.task = _make_task(task, num_envs, options)
         self.metadata: dict[str, Any] = {"render_modes": [*RENDER_MODES], "render_fps": self.task.render_fps}
         self.scene_shape, self.choices, self.choice_names = self.task.scene_shape, self.task.choices, self.task.choice_names
@@ -115,6 +141,41 @@ class TaskEnv:
         """What there is to draw of an environment now, see `Task.frame`."""
         return self.task.frame(env, action)
 
+    @property
+    def spec(self) -> EnvSpec | None:
+        return self._spec
+
+    @spec.setter
+    def spec(self, spec: EnvSpec | None) -> None:
+        self._spec = copy.copy(spec)
+        if self._spec is not None:
+            self._spec.max_episode_steps = self._time_limit or self.task.max_episode_steps
+
+    @contextmanager
+    def _unchanged_if_refused(self, options: dict[str, Any]) -> Iterator[None]:
+        """A reset whose options the task refuses seeds nothing either."""
+        names = ("_np_random", "_np_random_seed", "_is_seeded")
+        before = (self.task.get_state(), {name: getattr(self, name) for name in names}) if options else None
+        try:
+            yield
+        except ValueError:
+            if before is not None:
+                self.task.set_state(before[0])
+                vars(self).update(before[1])
+            raise
+
+    def _space(self) -> spaces.Space:
+        """The observations of a single environment."""
+        return spaces.flatten_space(self.task.observation_space) if self._is_flat else self.task.observation_space
+
+    def _observe(self) -> Any:
+        """What the agents see: a new array (N, ...), or a dict of such."""
+        observations = self.task.observe()
+        if not self._is_flat:
+            return observations
+        parts = observations.values() if isinstance(observations, dict) else (observations,)
+        return np.concatenate([part.reshape(len(part), -1) for part in parts], axis=1)
+
     def _pictures(self) -> tuple[NDArray[np.uint8], ...] | None:
         if self._renderer is None:
             spec: Any = getattr(self, "spec", None)
@@ -130,6 +191,7 @@ class GlimpseEnv(TaskEnv, gym.Env):
     Args:
         task: "classification", "catch", "whole-catch", or a name given to `register_task`.
         render_mode: None, "rgb_array" or "human", see `render`.
+        flatten_observation: the observation is one array, as Gymnasium's `FlattenObservation` makes it.
         **options: the task's own arguments, see `GlimpseClassification`, `GlimpseCatch` and `Catch`.
 
     Raises:
@@ -139,27 +201,34 @@ class GlimpseEnv(TaskEnv, gym.Env):
 
     metadata: dict[str, Any] = {"render_modes": [*RENDER_MODES], "render_fps": 4}  # noqa: RUF012 (each instance has its own)
 
-    def __init__(self, task: str = "classification", render_mode: str | None = None, **options: Any) -> None:
-        self._take_up(task, 1, options, render_mode)
-        self.observation_space, self.action_space = self.task.observation_space, self.task.action_space
+    def __init__(
+        self,
+        task: str = "classification",
+        render_mode: str | None = None,
+        flatten_observation: bool = False,
+        **options: Any,
+    ) -> None:
+        self._take_up(task, 1, options, render_mode, flatten_observation)
+        self.observation_space, self.action_space = self._space(), self.task.action_space
         self._needs_reset = True
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Begin an episode; `options={"index": i}` shows image i.
 
         Raises:
-            ValueError: an unknown option, or an index out of range.
+            ValueError: an unknown option, or an index out of range; nothing has changed then.
         """
         options = check_reset_options(options, self.task.reset_options)
-        super().reset(seed=seed)
-        if seed is not None or not self._is_seeded:
-            self.task.seed(draw_keys(self.np_random, 1), _EVERY)
-            self._is_seeded = True
-        self.task.begin(_EVERY, options)
+        with self._unchanged_if_refused(options):
+            super().reset(seed=seed)
+            if seed is not None or not self._is_seeded:
+                self.task.seed(draw_keys(self.np_random, 1), _EVERY)
+                self._is_seeded = True
+            self.task.begin(_EVERY, options)
         self._needs_reset = False
         if self._renderer is not None:
             self._renderer.begin(_EVERY)
-        return take(self.task.observe(), 0), self._info()
+        return take(self._observe(), 0), self._info()
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Look at the location given.
@@ -174,7 +243,7 @@ class GlimpseEnv(TaskEnv, gym.Env):
         self._needs_reset = terminated = bool(self.task.terminated[0])
         if self._renderer is not None:
             self._renderer.step(action, None, ~_EVERY)
-        return take(self.task.observe(), 0), reward, terminated, False, self._info()
+        return take(self._observe(), 0), reward, terminated, False, self._info()
 
     def render(self) -> Any:
         """The picture (H, W, 3) of the current step; in the mode "human" the window shows it, as it does after each step anyway.
@@ -189,6 +258,33 @@ class GlimpseEnv(TaskEnv, gym.Env):
         """Close the window."""
         if self._renderer is not None:
             self._renderer.close()
+
+    def get_keys_to_action(self) -> dict[tuple[int, ...], Any]:
+        """Keys and the actions they stand for, as `gymnasium.utils.play` asks for them.
+
+        Q W E, A S D and Z X C look at the places where they lie, digits and the arrow keys choose; held together they do both.
+        No location is the scene's centre, no choice the middle of "left, stay, right" and the first of others. What S stands for
+        is the `noop`.
+        """
+        name, size = next(iter(self.task.choices.items()))
+        names = self.task.choice_names
+        first = names.index("stay") if "stay" in names else 0
+        choices = {(): first} | {(ord(str(i)),): i for i in range(min(size, 10))}
+        choices |= {(key,): names.index(word) for word, key in _KEYS.items() if word in names}
+        codec = getattr(self.task, "codec", None)
+        if codec is None:  # There is no gaze to move.
+            return {keys or (ord("s"),): choice for keys, choice in choices.items()}
+        others = {other: np.zeros(1, np.int64) for other in self.task.choices}
+        actions: dict[tuple[int, ...], Any] = {}
+        for keys, choice in choices.items():
+            for row, letters in enumerate(_LOCATION_KEYS):
+                for column, letter in enumerate(letters):
+                    location = np.array([[column - 1, row - 1]], np.float32) * 2 / 3
+                    action = take(codec.encode(location, **{**others, name: np.array([choice])}), 0)
+                    actions[(ord(letter), *keys)] = action
+                    if keys and letter == "s":
+                        actions[keys] = action
+        return actions
 
     def _info(self) -> dict[str, Any]:
         return {name: values[0].item() for name, (values, _) in self.task.info().items()}
@@ -222,7 +318,9 @@ def _make_task(name: str, num_envs: int, options: dict[str, Any]) -> Task:
     known, hints = _parameters(task_class), get_type_hints(task_class.__init__)
     for option in options:
         if option not in known:
-            raise TypeError(f"{option!r} is not an option of this environment; its options are: {', '.join(known)}")
+            words = f"got an unexpected keyword argument {option!r}"  # Python's, for which Gymnasium's clients look.
+            options_are = f"{option!r} is not an option of this environment; its options are: {', '.join(known)}"
+            raise TypeError(f"{words}: {options_are}")
     options = {option: _check_kind(option, value, hints.get(option, Any)) for option, value in options.items()}
     task = task_class(num_envs, **options)
     task.options = options

@@ -105,11 +105,11 @@ def follow_ball(task: Catch) -> Iterator[Any]:
     """Actions of Catch, and with a retina those that look at the ball as well."""
     while not task.terminated[0]:
         column, row = task.ball[0] + (task.speed[0], 1)
-        column = task.size - 1 - abs(task.size - 1 - abs(column))  # It bounces off the sides.
+        column = task.width - 1 - abs(task.width - 1 - abs(column))  # It bounces off the sides.
         move = 1 + np.sign(column - task.paddle[0])
         if isinstance(task, GlimpseCatch):
             # A hair beside the pixel's middle, where rounding would decide at which pixel the patches begin.
-            location = 2 * (np.array([column, row]) + 0.51) / task.size - 1
+            location = 2 * (np.array([column, row]) + 0.51) / (task.width, task.height) - 1
             yield {"location": location.astype(np.float32), "move": move}
         else:
             yield move
@@ -150,7 +150,7 @@ def main(arguments: list[str] | None = None) -> None:
     for env_id in options.ids:
         if env_id not in ENVIRONMENTS:
             parser.error(f"{env_id!r} is not one of {', '.join(ENVIRONMENTS)}")
-    for env_id in options.ids or ENVIRONMENTS:
+    for env_id in options.ids or [name for name, own in ENVIRONMENTS.items() if "flatten_observation" not in own]:
         try:
             print(*make_pictures(env_id, options.out))
         except DataError as error:

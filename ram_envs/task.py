@@ -58,6 +58,7 @@ class Task:
         choices: what there is to choose beside the location, and from how many, such as {"class": 10, "stop": 2}.
         choice_names: the names of the first choice's values.
         has_labels: whether the fact "label" tells the right first choice at every step.
+        max_episode_steps: the steps of the longest episode, None where there is no longest.
         dataset, split, num_images: the images' data set and split, and how many there are; None where there are no images.
     """
 
@@ -74,6 +75,7 @@ class Task:
     choices: dict[str, int]
     choice_names: tuple[str, ...]
     has_labels: bool = False
+    max_episode_steps: int | None = None
     dataset: str | None = None
     split: str | None = None
     num_images: int | None = None
@@ -109,7 +111,7 @@ class Task:
         raise NotImplementedError
 
     def info(self) -> _Facts:
-        """Facts about the current step: each with the mask (N,) of the environments where it holds, None for all."""
+        """Facts about the current step, the same at each: with the mask (N,) of the environments where it holds, None for all."""
         raise NotImplementedError
 
     def frame(self, env: int = 0, action: Any = None) -> Frame:

@@ -28,6 +28,8 @@ class GlimpseVectorEnv(TaskEnv, VectorEnv):
             is ignored; SAME_STEP at the last step itself, whose observation is then in `info["final_obs"]`; DISABLED when
             `reset(options={"reset_mask": mask})` is called with a mask (N,) of bool.
         render_mode: None, "rgb_array" or "human", see `render`.
+        flatten_observation: observations are one array (N, D), each as Gymnasium's `FlattenObservation` makes it.
+        max_episode_steps: the steps after which an episode is truncated, as `gym.make` takes it.
         **options: the task's own arguments, see `GlimpseClassification`, `GlimpseCatch` and `Catch`.
 
     Raises:
@@ -43,6 +45,8 @@ class GlimpseVectorEnv(TaskEnv, VectorEnv):
         num_envs: int = 1,
         autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
         render_mode: str | None = None,
+        flatten_observation: bool = False,
+        max_episode_steps: int | None = None,
         **options: Any,
     ) -> None:
         if isinstance(num_envs, bool) or not isinstance(num_envs, (int, np.integer)) or num_envs < 1:
@@ -52,9 +56,13 @@ class GlimpseVectorEnv(TaskEnv, VectorEnv):
         if autoreset_mode not in (*AutoresetMode, *allowed):
             raise ValueError(f"autoreset_mode must be an AutoresetMode or one of {allowed}, got {autoreset_mode!r}")
         self.autoreset_mode = AutoresetMode(autoreset_mode)
-        self._take_up(task, self.num_envs, options, render_mode)
+        limit = None if max_episode_steps == -1 else max_episode_steps  # As in `gym.make`.
+        if limit is not None and (isinstance(limit, bool) or not isinstance(limit, (int, np.integer)) or limit < 1):
+            raise ValueError(f"max_episode_steps must be a whole number of at least 1, or None, got {max_episode_steps!r}")
+        self._time_limit, self._elapsed = limit, np.zeros(self.num_envs, np.int64)
+        self._take_up(task, self.num_envs, options, render_mode, flatten_observation)
         self.metadata["autoreset_mode"] = self.autoreset_mode
-        self.single_observation_space = self.task.observation_space
+        self.single_observation_space = self._space()
         self.single_action_space = self.task.action_space
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
@@ -66,20 +74,22 @@ class GlimpseVectorEnv(TaskEnv, VectorEnv):
         """Begin an episode in every environment, or in those of `options["reset_mask"]`.
 
         Raises:
-            ValueError: an unknown option, an index out of range, or not one seed for each environment.
+            ValueError: an unknown option, an index out of range, or not one seed for each environment; nothing has changed then.
             TypeError: a reset_mask that is not an array of bool.
         """
         options = check_reset_options(options, (*self.task.reset_options, "reset_mask"))
         mask = options.pop("reset_mask", None)
         where = self._check_reset_mask(mask)
-        self._seed(seed, where)
-        if mask is None:
-            self.task.restart()
-        self.task.begin(where, options)
+        with self._unchanged_if_refused(options):
+            self._seed(seed, where)
+            if mask is None:
+                self.task.restart()
+            self.task.begin(where, options)
+        self._elapsed[where] = 0
         self._done = np.zeros(self.num_envs, np.bool_) if self._done is None else self._done & ~where
         if self._renderer is not None:
             self._renderer.begin(where)
-        return self.task.observe(), self._info(where)
+        return self._observe(), self._info(where)
 
     def step(self, actions: Any) -> tuple[Any, NDArray, NDArray, NDArray, dict[str, Any]]:
         """Look at the locations given, one for each environment.
@@ -101,14 +111,17 @@ class GlimpseVectorEnv(TaskEnv, VectorEnv):
             self.task.begin(over, {})
             reward[over] = 0
         terminated = self.task.terminated.copy()
-        self._done = terminated.copy()
         truncated = np.zeros(self.num_envs, np.bool_)
+        if self._time_limit is not None:
+            self._elapsed = np.where(over, 0, self._elapsed + 1)
+            truncated = self._elapsed >= self._time_limit
+        self._done = done = terminated | truncated
         began = over
-        if self.autoreset_mode == AutoresetMode.SAME_STEP and terminated.any():
-            observation, info = self._reset_at_once(terminated)
-            began = terminated
+        if self.autoreset_mode == AutoresetMode.SAME_STEP and done.any():
+            observation, info = self._reset_at_once(done)
+            began = done
         else:
-            observation, info = self.task.observe(), self._info()
+            observation, info = self._observe(), self._info()
         if self._renderer is not None:
             self._renderer.step(actions, self.num_envs, began)
         return observation, reward, terminated, truncated, info
@@ -128,17 +141,23 @@ class GlimpseVectorEnv(TaskEnv, VectorEnv):
 
     def get_state(self) -> dict[str, Any]:
         """Everything that the next steps depend on, so that a training run can be resumed; pickles."""
-        return {"task": self.task.get_state(), "done": self._done, "is_seeded": self._is_seeded}
+        return {
+            "task": self.task.get_state(),
+            "done": self._done,
+            "elapsed": self._elapsed.copy(),
+            "is_seeded": self._is_seeded,
+        }
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Continue where `get_state` was called, in environments made with the same arguments."""
         self.task.set_state(state["task"])
         self._done, self._is_seeded = state["done"], state["is_seeded"]
+        self._elapsed = state.get("elapsed", self._elapsed).copy()  # Not stored by version 0.1.0.
         if self._renderer is not None and self._done is not None:
             self._renderer.begin(np.ones(self.num_envs, np.bool_))
 
     def _reset_at_once(self, over: NDArray[np.bool_]) -> tuple[Any, dict[str, Any]]:
-        final = self.task.observe()
+        final = self._observe()
         final_obs = np.full(self.num_envs, None, dtype=object)
         where = np.flatnonzero(over).tolist()
         if isinstance(final, dict):
@@ -148,11 +167,12 @@ class GlimpseVectorEnv(TaskEnv, VectorEnv):
                 final_obs[env] = final[env]
         final_info = self._info(over)
         self.task.begin(over, {})
+        self._elapsed[over] = 0
         self._done = np.zeros(self.num_envs, np.bool_)
         info = self._info()
         info.update(final_obs=final_obs, _final_obs=over.copy())
         info.update(final_info=final_info, _final_info=over.copy())
-        return self.task.observe(), info
+        return self._observe(), info
 
     def _info(self, where: NDArray[np.bool_] | None = None) -> dict[str, Any]:
         """The task's facts as Gymnasium's vector environments give them, for the environments of the mask `where`."""

@@ -1,3 +1,4 @@
+import copy
 import pickle
 from functools import partial
 
@@ -164,6 +165,16 @@ def test_the_dict_format_takes_box_actions_too(make_one):
 def test_unknown_format():
     with pytest.raises(ValueError, match="action_format must be one of"):
         ActionCodec({"class": 10}, "tuple")
+
+
+def test_boxes_of_one_length_that_stand_for_other_choices_differ():
+    box = BoxActions({"class": 10, "stop": 2})
+    assert box == BoxActions({"class": 10, "stop": 2}) == spaces.Box(-1, 1, (14,))
+    assert spaces.Box(-1, 1, (14,)) == box
+    for other in (BoxActions({"class": 10, "zoom": 2}), BoxActions({"stop": 2, "class": 10}), spaces.Box(-1, 1, (13,)), 3):
+        assert box != other and other != box
+    assert "(14,), float32, choices={'class': 10, 'stop': 2})" in repr(box)
+    assert repr(copy.deepcopy(box)) == repr(box)
 
 
 def test_the_wrapper_equals_the_option(action_format):

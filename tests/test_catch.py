@@ -25,7 +25,7 @@ def test_the_papers_game():
     obs, info = env.reset(seed=0)
     assert obs["glimpse"].shape == (3, 6, 6)
     assert obs["location"].tolist() == [0, 0]
-    assert info == {}
+    assert info == {"is_success": False}  # The same facts at each step.
     screen = make("Catch-v0").reset(seed=0)[0]
     assert screen.shape == (24, 24)
     assert np.argwhere(screen[-1]).ravel().tolist() == [11, 12]  # Two pixels in the middle of the bottom row.
@@ -42,6 +42,27 @@ def test_a_ball_falls_and_bounces_by_hand():
     assert seen == [(4, 0), (5, 1), (4, 2), (3, 3), (2, 4)]
     assert rewards == [0, 0, 0, 0, 0]  # It ends in column 1.
     assert play([STAY] * 5, column=2, speed=0, size=6)[2] == [0, 0, 0, 0, 1]
+
+
+def test_a_screen_that_is_not_square_by_hand():
+    seen, screens, rewards = play([RIGHT] * 3, column=1, speed=1, height=4, width=3)
+    assert seen == [(1, 0), (2, 1), (1, 2)]  # It bounces off the right side, and ends in column 0 of the bottom row.
+    assert screens[0].shape == (4, 3)
+    assert screens[0][3].tolist() == [0, 1, 1] and screens[3][3].tolist() == [1, 1, 1] and rewards == [0, 0, 0]
+    assert play([LEFT] * 3, column=1, speed=1, height=4, width=3)[2] == [0, 0, 1]
+    env = make("GlimpseCatch-v0", height=5, width=9, num_scales=1, glimpse_size="scene", initial_location=(0, 0))
+    obs, _ = env.reset(seed=0, options={"ball_column": 8, "ball_speed": 0})
+    assert env.unwrapped.scene_shape == (5, 9) and env.spec.max_episode_steps == 4
+    assert np.argwhere(obs["glimpse"][0]).tolist() == [[2, 8], [6, 4], [6, 5]]  # Five rows in the middle of nine.
+    frame = env.unwrapped.frame()
+    assert frame.scene.shape == (5, 9) and frame.lines[0] == "step 0 of 4"
+
+
+def test_screens_of_equal_sides_are_those_of_the_size():
+    square, sides = make_vec(50, "GlimpseCatch-v0", size=7), make_vec(50, "GlimpseCatch-v0", height=7, width=7)
+    for _ in range(3):
+        np.testing.assert_equal(square.reset(seed=2), sides.reset(seed=2))
+    assert square.unwrapped.glimpse_statistics() == sides.unwrapped.glimpse_statistics()
 
 
 def test_fast_balls_bounce_where_they_would_have_gone():
@@ -119,6 +140,9 @@ def test_both_see_the_same_games():
     ("options", "message"),
     [
         ({"size": 1}, "size must be"),
+        ({"height": 1}, "height must be from 2 to 16384 pixels, got 1"),
+        ({"width": 20_000}, "width must be from 2 to 16384 pixels, got 20000"),
+        ({"width": 3, "ball_speeds": (0, 3)}, "between -2 and 2"),
         ({"size": 10**30}, "size must be from 2 to 16384"),
         ({"ball_speeds": [-(2**63)]}, "ball_speeds must be"),
         ({"ball_speeds": np.array([-128], np.int8)}, "ball_speeds must be"),

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import re
 import resource
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import warnings
 import gymnasium as gym
 import numpy as np
 import pytest
-from conftest import make, make_vec
+from conftest import IDS, make, make_vec
 from gymnasium.utils.env_checker import check_env, data_equivalence
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
@@ -34,9 +35,9 @@ def test_gymnasium_checks_pass_without_a_warning(form, recwarn):
 
 def test_sb3_checks_pass_without_a_warning(form, recwarn):
     checker = pytest.importorskip("stable_baselines3.common.env_checker")
-    if form[1].get("action_format") == "dict":
+    if isinstance(make(form[0], **form[1]).action_space, gym.spaces.Dict):
         pytest.skip("SB3 takes no Dict actions: see agents.vec_env")
-    env = make(form[0], **{"action_format": "box"} | form[1] if form[0] != "Catch-v0" else {}).unwrapped
+    env = make(form[0], **form[1]).unwrapped
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         checker.check_env(gym.wrappers.FlattenObservation(env))
@@ -72,7 +73,7 @@ def test_observations_lie_in_their_space(form):
         assert type(terminated) is bool
         assert type(truncated) is bool
         assert all(type(value) in (int, bool, float) for value in info.values())
-        if terminated:
+        if terminated or truncated:
             obs, _ = env.reset()
 
 
@@ -161,7 +162,7 @@ def test_seeds(env_id):
 
 
 def test_specs_pickle(env_id):
-    option = {"size": 12} if "Catch" in env_id else {"num_glimpses": 3}
+    option = {"height": 12} if "Catch" in env_id else {"num_glimpses": 3}
     spec = pickle.loads(pickle.dumps(make(env_id, **option).spec))
     name, value = next(iter(option.items()))
     assert getattr(spec.make().unwrapped.task, name) == value
@@ -196,10 +197,14 @@ def test_bad_actions_leave_the_environment_usable(form):
 
 
 def test_unknown_options_are_named(env_id):
-    with pytest.raises(TypeError, match=r"'glimps_size' is not an option .* (size|glimpse_size)"):
+    words = r"got an unexpected keyword argument 'glimps_size': 'glimps_size' is not an option .* (size|glimpse_size)"
+    with pytest.raises(TypeError, match=words):  # Python's words, which torchrl reads.
         make(env_id, glimps_size=8)
-    with pytest.raises(TypeError, match="'glimps_size' is not an option"):
+    with pytest.raises(TypeError, match=words):
         make_vec(2, env_id, glimps_size=8)
+    for limit in (0, 2.5, True):
+        with pytest.raises(ValueError, match=f"max_episode_steps must be a whole number of at least 1, or None, got {limit}"):
+            make_vec(2, env_id, max_episode_steps=limit)
     with pytest.raises(ValueError, match="autoreset_mode must be"):
         make_vec(2, env_id, autoreset_mode="Never")
     with pytest.raises(ValueError, match="num_envs must be"):
@@ -228,6 +233,18 @@ def test_reset_options_are_checked(env_id):
     with pytest.raises(ValueError, match=rf"options\['{name}'\] must"):
         env.reset(options={name: "first"})
     assert env.observation_space.contains(env.reset(options={name: 3})[0])
+
+
+@pytest.mark.parametrize("create", [make, lambda *args: make_vec(2, *args)], ids=["single", "vector"])
+def test_a_refused_reset_changes_nothing(env_id, create):
+    env, other = create(env_id), create(env_id)
+    assert data_equivalence(env.reset(seed=0), other.reset(seed=0))
+    for bad in ({"seed": 5, "options": {env.unwrapped.task.reset_options[0]: -7}}, {"options": {"unknown": 1}}, {"seed": -1}):
+        with pytest.raises((ValueError, gym.error.Error)):
+            env.reset(**bad)
+    action = env.action_space.sample()
+    assert data_equivalence(env.step(action), other.step(action))
+    assert data_equivalence([env.reset() for _ in range(6)], [other.reset() for _ in range(6)])
 
 
 def test_a_state_can_be_resumed(form):
@@ -290,3 +307,73 @@ def test_stepping_without_an_episode(env_id):
     envs.step(envs.action_space.sample())
     with pytest.raises(gym.error.ResetNeeded, match="environments \\[0, 1\\] are over"):
         envs.step(envs.action_space.sample())
+
+
+def test_ids_that_stand_alone():
+    """For clients that take an id and nothing else: flat observations, one Discrete or one Box of actions."""
+    flat = [env_id for env_id in ram_envs.ENVIRONMENTS if env_id not in IDS]
+    assert {"GlimpseMNISTBox-v0", "GlimpseMNISTDiscrete-v0", "GlimpseCatchBox-v0", "CatchDiscrete-v0"} < set(flat)
+    for env_id in flat:
+        env = make(env_id)
+        assert isinstance(env.observation_space, gym.spaces.Box) and len(env.observation_space.shape) == 1
+        assert type(env.action_space) is gym.spaces.Discrete or isinstance(env.action_space, gym.spaces.Box)
+        assert ("Discrete" in env_id) == isinstance(env.action_space, gym.spaces.Discrete)
+        task = env.unwrapped.task
+        own = {} if env_id == "CatchDiscrete-v0" else {"action_format": task.codec.action_format}
+        theirs = gym.wrappers.FlattenObservation(make(re.sub("(Box|Discrete)-", "-", env_id), **own))
+        assert env.observation_space == theirs.observation_space and env.action_space == theirs.action_space
+        action = env.action_space.sample()
+        assert data_equivalence((env.reset(seed=0), env.step(action)), (theirs.reset(seed=0), theirs.step(action)))
+    with pytest.raises(ValueError, match="flatten_observation must be True or False, got 'no'"):
+        make(flatten_observation="no")
+
+
+@pytest.mark.parametrize(("env_id", "options", "length"), [("GlimpseCatch-v0", {}, 23), ("Catch-v0", {"height": 4}, 3)])
+def test_specs_say_how_long_an_episode_is(env_id, options, length):
+    for env in (make(env_id, **options), make_vec(2, env_id, **options)):
+        assert env.spec.max_episode_steps == length
+        env.reset(seed=0)
+        for step in range(length):  # And nothing cuts it short.
+            _, _, terminated, truncated, _ = env.step(env.action_space.sample())
+            assert np.all(terminated == (step == length - 1)) and not np.any(truncated)
+    timed = gym.wrappers.TimeAwareObservation(make("GlimpseCatch-v0", size=9), flatten=False)
+    assert timed.observation_space["time"].high == [8]
+    assert gym.spec("GlimpseMNIST-v0").reward_threshold == make().spec.reward_threshold == 0.9893  # The paper's 1.07 %.
+    assert gym.spec("Catch-v0").reward_threshold is None
+
+
+@pytest.mark.parametrize("mode", MODES, ids=lambda mode: mode.value)
+def test_time_limits_are_those_of_gym_make(mode):
+    """Of natively batched environments, by `make_vec`: shorter than an episode, as long, and longer."""
+    for limit in (2, 4, 9):
+        native = make_vec(3, "Catch-v0", size=5, autoreset_mode=mode, max_episode_steps=limit)
+        singles = [lambda limit=limit: make("Catch-v0", size=5, max_episode_steps=limit)] * 3
+        singles = SyncVectorEnv(singles, autoreset_mode=mode)
+        assert native.spec.max_episode_steps == limit
+        assert data_equivalence(native.reset(seed=1), singles.reset(seed=1))
+        truncations = []
+        for _ in range(12):
+            actions = native.action_space.sample()
+            ours = native.step(actions)
+            assert data_equivalence(ours, singles.step(actions))
+            truncations.append(bool(ours[3].all()))
+            if mode == AutoresetMode.DISABLED and (ours[2] | ours[3]).any():
+                options = {"reset_mask": ours[2] | ours[3]}
+                assert data_equivalence(native.reset(options=dict(options)), singles.reset(options=dict(options)))
+        if mode != AutoresetMode.NEXT_STEP:
+            assert truncations == [(step + 1) % limit == 0 and limit < 9 for step in range(12)]
+    assert make_vec(1, "Catch-v0", max_episode_steps=-1).spec.max_episode_steps == 23  # No limit, as in `gym.make`.
+
+
+def test_keys_for_gymnasiums_play(form):
+    env = make(form[0], **form[1])
+    keys = env.unwrapped.get_keys_to_action()
+    assert all(env.action_space.contains(action) for action in keys.values())
+    no_action = keys[(ord("s"),)]
+    if form[0] == "GlimpseMNIST-v0" and form[1]["action_format"] == "dict":
+        action = keys[(ord("e"), ord("7"))]
+        assert action["class"] == 7 and action["location"] == pytest.approx([2 / 3, -2 / 3])
+        assert keys[(ord("7"),)]["location"].tolist() == [0, 0] == no_action["location"].tolist()
+    if form == ("Catch-v0", {}):
+        pygame = pytest.importorskip("pygame")
+        assert (keys[(pygame.K_LEFT,)], no_action, keys[(pygame.K_RIGHT,)]) == (0, 1, 2)

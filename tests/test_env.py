@@ -113,6 +113,7 @@ def test_statistics_of_glimpses_disturb_nothing():
 def test_defaults_of_every_id(env_id):
     defaults = ram_envs.env_defaults(env_id)
     made_with = {name: value for name, value in ram_envs.ENVIRONMENTS[env_id].items() if name != "task"}
+    assert ram_envs.env_defaults("GlimpseMNISTBox-v0")["action_format"] == "box"
     assert made_with.items() <= defaults.items()
     if "Fashion" not in env_id:
         assert type(make(env_id).unwrapped.task)(1, **defaults).observation_space == make(env_id).unwrapped.observation_space
@@ -120,7 +121,13 @@ def test_defaults_of_every_id(env_id):
 
 def test_defaults_of_others():
     assert ram_envs.env_defaults("CartPole-v1") == {}
-    assert ram_envs.env_defaults("ram_envs:Catch-v0") == {"size": 24, "ball_speeds": (-1, 0, 1), "paddle_start": "middle"}
+    assert ram_envs.env_defaults("ram_envs:Catch-v0") == {
+        "size": 24,
+        "height": None,
+        "width": None,
+        "ball_speeds": (-1, 0, 1),
+        "paddle_start": "middle",
+    }
     with pytest.raises(gym.error.NameNotFound):
         ram_envs.env_defaults("Ketch-v0")
 
@@ -217,6 +224,21 @@ def test_bad_seeds_and_options_of_a_reset_are_named(bad):
         envs.reset(seed=bad)
     with pytest.raises(ValueError, match=r"options of reset\(\) must be a dict"):
         envs.reset(options=bad)
+
+
+def test_pairs_with_the_dicts_of_rl_zoo3():
+    pairs = ["a:dict(net_arch=[64, 64])", "b: dict( x = dict(pi=[-1.5], vf=()), w=None)", "c:{'d': dict()}", "e:dictionary"]
+    expected = {"net_arch": [64, 64]}, {"x": {"pi": [-1.5], "vf": ()}, "w": None}, {"d": {}}, "dictionary"
+    assert tuple(parse_pairs(pairs).values()) == expected
+
+
+@pytest.mark.parametrize("code", ["activation_fn=nn.Tanh", "a=print(1)", "**{}", "[]", "a=1", "a=" + "(" * 300])
+def test_pairs_run_no_code(code, capsys):
+    text = f"a:dict({code})" if code != "a=1" else "a:dict(a=1"
+    with pytest.raises(ValueError, match="must hold numbers, text, lists and dicts alone: no code is run"):
+        parse_pairs([text])
+    assert parse_pairs(["a:print(1)", "b:x.dict(a=1)"]) == {"a": "print(1)", "b": "x.dict(a=1)"}
+    assert not capsys.readouterr().out
 
 
 def test_pairs():
