@@ -99,7 +99,7 @@ class RecurrentPolicy(CorePolicy):
         """See `CorePolicy.act`; actions in a Box are sent clipped to its bounds."""
         with torch.no_grad():
             actions = self._distribution(output.params).get_actions(deterministic)
-        sent = actions.cpu().numpy()
+        sent = actions.cpu().numpy().reshape(-1, *(self.action_space.shape or ()))  # SB3's distributions know flat actions.
         if isinstance(self.action_space, spaces.Box):
             sent = sent.clip(self.action_space.low, self.action_space.high)
         return (actions,), sent
@@ -164,9 +164,9 @@ class EpisodePPO(EpisodeAlgorithm):
         log_probs = self.policy.log_probs(outputs, batch.actions)  # (T, N, 1)
         everywhere = torch.ones_like(batch.looked_at)
         return {
-            "policy_loss": policy_loss(log_probs[..., 0], batch.old(0), batch.advantages, everywhere, self.clip_range),
+            "policy_loss": policy_loss(log_probs[..., 0], batch.old(0), batch.advantages, everywhere, batch.clip_range),
             "value_loss": self.vf_coef * baseline_loss(outputs.value, batch.returns),
-            "entropy_loss": -self.entropy_weight() * self.policy.entropy(outputs),
+            "entropy_loss": -self.now(self.ent_coef) * self.policy.entropy(outputs),
         }
 
 

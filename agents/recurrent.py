@@ -168,7 +168,14 @@ class CorePolicy(BasePolicy):
             state: what the last call returned; None at the start.
             episode_start: (N,), whether each observation is the first of its episode; None: only where `state` is None.
             deterministic: the most likely actions, instead of samples.
+
+        Raises:
+            ValueError: the observation is not of the space.
         """
+        parts = getattr(self.observation_space, "spaces", None)
+        if isinstance(observation, tuple) or (parts and not (isinstance(observation, dict) and set(parts) <= set(observation))):
+            what = "an array" if parts is None else f"a dict of {', '.join(parts)}"
+            raise ValueError(f"observation must be {what}, got {observation!r}; env.reset() returns (observation, info)")
         self.set_training_mode(False)
         obs, is_batch = self.obs_to_tensor(observation)
         starts = np.broadcast_to(np.asarray(False if episode_start is None else episode_start, np.bool_), num_rows(obs))
@@ -176,7 +183,7 @@ class CorePolicy(BasePolicy):
         with torch.no_grad():
             output = self(obs, self.mask_state(tensors, starts))
             actions = self._actions(output, deterministic)
-        return (actions if is_batch else actions[0]), tuple(part.cpu().numpy() for part in output.state)
+        return (actions if is_batch else actions.squeeze(0)), tuple(part.cpu().numpy() for part in output.state)
 
     def _actions(self, output: Any, deterministic: bool) -> NDArray:
         return self.act(output, deterministic)[1]

@@ -135,7 +135,7 @@ def test_ppo_takes_a_step_for_each_minibatch_of_each_epoch(tmp_path):
     model = make_model(n_epochs=3, n_minibatches=2, ent_coef=LinearSchedule(0.01, 0, 1), learning_rate=LinearSchedule(1e-3, 0, 1))
     model.set_logger(configure(str(tmp_path), ["csv"]))
     assert len(note_updates(model, T * 5)) == 3 * 2 * 5
-    assert model.entropy_weight() == 0.0  # At the end of its schedule.
+    assert model.now(model.ent_coef) == 0.0  # At the end of its schedule.
     model.logger.close()
     header = (tmp_path / "progress.csv").read_text().splitlines()[0].split(",")
     logged = {f"train/{name}" for name in ("policy_loss", "value_loss", "entropy_loss", "loss", "grad_norm", "learning_rate")}
