@@ -88,9 +88,9 @@ SHAPES = {
     "colours": {"dataset": rgb_images(24, 40)},
     "a hundred classes": {"dataset": rgb_images(8, 8, 100), "glimpse_size": 3},
     "a hundred scores": {"dataset": rgb_images(8, 8, 100), "glimpse_size": 3, "action_format": "box"},
-    "large": {"dataset": rgb_images(1000, 600), "num_scales": 3, "glimpse_size": 200},
+    "large": {"dataset": rgb_images(1000, 600), "glimpse_size": 200},
     "tiny": {"dataset": (IMAGES[:, :1, :1], LABELS), "glimpse_size": 1},
-    "long and thin": {"dataset": (IMAGES[:, :1], LABELS), "glimpse_size": 1, "num_scales": 6},
+    "long and thin": {"dataset": (IMAGES[:, :1], LABELS), "glimpse_size": 2, "num_scales": 6},
     "Catch-v0": {},
     "GlimpseCatch-v0": {"zoom_action": True, "size": 100},
 }

@@ -193,9 +193,9 @@ def test_bad_looks_are_named(locations, zooms, message):
 
 
 def test_a_copy_of_a_retina_looks_alike():
-    retina = copy.deepcopy(Retina((3, 9, 7), 3, 2, 2, np.float32))
-    assert (retina.image_shape, retina.glimpse_shape, retina.num_zooms) == ((3, 9, 7), (2, 3, 3, 3), 2)
-    assert retina.look(retina.blank_scenes(1), np.zeros((1, 2), np.float32)).shape == (1, 2, 3, 3, 3)
+    retina = copy.deepcopy(Retina((3, 9, 7), 4, 1, 2, np.float32))
+    assert (retina.image_shape, retina.glimpse_shape, retina.num_zooms) == ((3, 9, 7), (1, 3, 4, 4), 2)
+    assert retina.look(retina.blank_scenes(1), np.zeros((1, 2), np.float32)).shape == (1, 1, 3, 4, 4)
 
 
 def test_a_glimpse_as_wide_as_the_scene():
