@@ -87,13 +87,14 @@ class GlimpseClassification(Task):
         action_format: str = "dict",
         location_grid: int = 5,
     ) -> None:
-        _check_numbers(num_glimpses, glimpse_cost, warp, affine)
         if image_order not in IMAGE_ORDERS:
             raise ValueError(f"image_order must be one of {IMAGE_ORDERS}, got {image_order!r}")
         self.images = load_images(dataset, split)
+        _check_numbers(num_glimpses, glimpse_cost, warp, affine, max(self.images.images.shape[-2:]))
         self.dataset, self.split, self.num_images = self.images.name, split, len(self.images.labels)
         self._loaded_by = dataset if isinstance(dataset, str) else None  # A name, which has other splits too.
         self.image_order, self.num_glimpses, self.glimpse_cost = image_order, num_glimpses, float(glimpse_cost)
+        self.max_episode_steps = num_glimpses
         bent = (warp, affine) if split == "train" else (0.0, 0.0)
         self.scene_maker = SceneMaker(self.images.images, canvas_size, num_clutter, clutter_size, *bent)
         self.scene_shape = self.scene_maker.shape
@@ -183,11 +184,8 @@ class GlimpseClassification(Task):
         return self.gaze.observe()
 
     def info(self) -> dict[str, tuple[NDArray, NDArray[np.bool_] | None]]:
-        """The image's label and index, and whether the class was right where an episode is over."""
-        facts: dict[str, tuple[NDArray, NDArray[np.bool_] | None]] = {"label": (self.labels, None), "index": (self.index, None)}
-        if self.terminated.any():
-            facts["is_success"] = (self.correct, self.terminated)
-        return facts
+        """The image's label and index, and whether the episode is over and the class was right."""
+        return {"label": (self.labels, None), "index": (self.index, None), "is_success": (self.correct, None)}
 
     def frame(self, env: int = 0, action: Any = None) -> Frame:
         """The scene, the retina's look at it, and the class scores of the last action."""
@@ -260,12 +258,12 @@ class GlimpseClassification(Task):
         return np.broadcast_to(index, self.num_envs).astype(np.int64)
 
 
-def _check_numbers(num_glimpses: int, glimpse_cost: float, warp: float, affine: float) -> None:
+def _check_numbers(num_glimpses: int, glimpse_cost: float, warp: float, affine: float, longer_side: int) -> None:
     if num_glimpses < 1:
         raise ValueError(f"num_glimpses must be at least 1, got {num_glimpses!r}")
     if not 0 <= glimpse_cost < np.inf:
         raise ValueError(f"glimpse_cost must be a number of at least 0, got {glimpse_cost!r}")
-    if not 0 <= warp < np.inf:
-        raise ValueError(f"warp must be a number of pixels of at least 0, got {warp!r}")
+    if not 0 <= warp <= longer_side:
+        raise ValueError(f"warp must be from 0 to {longer_side} pixels, the longer side of the images, got {warp!r}")
     if not 0 <= affine < 1:
         raise ValueError(f"affine must be in [0, 1), got {affine!r}")

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ram_envs.sampling import compiled, draw_uniform
 
-MAX_CANVAS = 2**14
+MAX_CANVAS, MAX_CLUTTER = 2**14, 2**12
 _DRAWS_PER_CLUTTER = 5  # Which image, its column and row, the canvas's column and row.
 _AHEAD = 4  # Scenes.
 NODES = 3  # To a side.
@@ -49,8 +49,8 @@ class SceneMaker:
         slope: float = 0.0,
     ) -> None:
         height, width = images.shape[-2:]
-        if num_clutter < 0:
-            raise ValueError(f"num_clutter must be at least 0, got {num_clutter!r}")
+        if not 0 <= num_clutter <= MAX_CLUTTER:
+            raise ValueError(f"num_clutter must be from 0 to {MAX_CLUTTER}, got {num_clutter!r}")
         if canvas_size is not None and not max(height, width) <= canvas_size <= MAX_CANVAS:
             raise ValueError(f"canvas_size must be from {max(height, width)} to {MAX_CANVAS} pixels, got {canvas_size!r}")
         sides = (height, width) if canvas_size is None else (canvas_size, canvas_size)

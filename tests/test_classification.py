@@ -15,7 +15,7 @@ def test_an_episode_by_hand():
     obs, info = env.reset(seed=0, options={"index": 4})
     task = env.unwrapped.task
     image, label = task.images.images[4], int(task.images.labels[4])
-    assert info == {"label": label, "index": 4}
+    assert info == {"label": label, "index": 4, "is_success": False}
 
     def expected(location):
         return glimpses(image[None], np.array([location], np.float32), glimpse_size=8, num_scales=1)[0]
@@ -26,7 +26,7 @@ def test_an_episode_by_hand():
     obs, reward, terminated, truncated, info = env.step(act((0.5, 0.5), label))
     np.testing.assert_array_equal(obs["glimpse"], expected((0.5, 0.5)))
     assert (reward, terminated, truncated) == (0.0, False, False)
-    assert "is_success" not in info
+    assert info["is_success"] is False
     obs, reward, *_ = env.step(act((3, -3), label))  # Out of range: clipped, in what is seen and what is said.
     np.testing.assert_array_equal(obs["location"], np.float32([1, -1]))
     np.testing.assert_array_equal(obs["glimpse"], expected((1, -1)))
@@ -131,7 +131,9 @@ def test_shuffled_epochs_can_be_resumed():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"warp": -1}, "warp must be a number of pixels of at least 0, got -1"),
+        ({"warp": -1}, "warp must be from 0 to 28 pixels, the longer side of the images, got -1"),
+        ({"warp": 28.5}, "warp must be from 0 to 28 pixels"),
+        ({"warp": float("nan")}, "warp must be from 0 to 28 pixels"),
         ({"affine": 1}, r"affine must be in \[0, 1\), got 1"),
         ({"affine": -0.1}, r"affine must be in \[0, 1\), got -0.1"),
         ({"num_glimpses": 0}, "num_glimpses must be"),

@@ -101,7 +101,8 @@ def test_channels_stay_together():
     [
         ({"canvas_size": 5}, "canvas_size must be from 6 to 16384 pixels, got 5"),
         ({"canvas_size": 10**30}, "canvas_size must be from 6 to 16384 pixels"),
-        ({"num_clutter": -1}, "num_clutter must be"),
+        ({"num_clutter": -1}, "num_clutter must be from 0 to 4096, got -1"),
+        ({"num_clutter": 4097}, "num_clutter must be from 0 to 4096, got 4097"),
         ({"clutter_size": 0}, "clutter_size must be"),
         ({"num_clutter": 1, "clutter_size": 5}, "clutter_size must be from 1 to 4"),
     ],
