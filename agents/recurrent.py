@@ -175,7 +175,8 @@ class CorePolicy(BasePolicy):
         parts = getattr(self.observation_space, "spaces", None)
         if isinstance(observation, tuple) or (parts and not (isinstance(observation, dict) and set(parts) <= set(observation))):
             what = "an array" if parts is None else f"a dict of {', '.join(parts)}"
-            raise ValueError(f"observation must be {what}, got {observation!r}; env.reset() returns (observation, info)")
+            got = f"a dict of {', '.join(observation)}" if isinstance(observation, dict) else type(observation).__name__
+            raise ValueError(f"observation must be {what}, got {got}; env.reset() returns (observation, info)")
         self.set_training_mode(False)
         obs, is_batch = self.obs_to_tensor(observation)
         starts = np.broadcast_to(np.asarray(False if episode_start is None else episode_start, np.bool_), num_rows(obs))

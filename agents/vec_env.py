@@ -58,6 +58,18 @@ def wrap_env(env: Any, wrap: Callable[[Any], VecEnv]) -> VecEnv:
     return BoxActionsVecEnv(vec_env) if hasattr(vec_env.action_space, "as_box") else vec_env
 
 
+def check_spaces(model: Any, env: Any) -> None:
+    """Whether a model may act in environments: lengths alone may agree where columns stand for something else.
+
+    Raises:
+        ValueError: its spaces, where it has any, are others than theirs; the message shows both.
+    """
+    for name in ("observation_space", "action_space"):
+        own, theirs = getattr(model, name, None), getattr(env, name)
+        if own is not None and own != theirs:
+            raise ValueError(f"the model's {name} must be that of the environments it acts in, {theirs}, got {own}")
+
+
 class GymnasiumVecEnv(VecEnv):
     """Gives Stable-Baselines3 a Gymnasium vector environment as it is, without a Python call for each environment.
 

@@ -203,6 +203,7 @@ def test_hyperparameters_have_defaults_of_their_own():
 
 SEEN = spaces.Box(-1, 1, (6,))
 GLIMPSES = spaces.Dict({"glimpse": spaces.Box(0, 1, (2, 4, 4)), "location": spaces.Box(-1, 1, (2,))})
+GRID = spaces.Box(-np.arange(6, dtype=np.float32).reshape(2, 3) / 10, np.float32(0.1))
 ACTIONS = {
     "discrete": spaces.Discrete(5),
     "multidiscrete": spaces.MultiDiscrete([3, 4]),
@@ -285,6 +286,43 @@ def test_actions_are_samples_or_the_most_likely(form):
         assert drawn.max() > 0.5
 
 
+def test_boxes_of_any_shape_are_those_of_one_axis():
+    flat, grid = (spread_out(make_policy(space)) for space in (spaces.Box(GRID.low.ravel(), GRID.high.ravel()), GRID))
+    seen = observe(1)[0]
+    (one, state), (other, _) = flat.predict(seen, deterministic=True), grid.predict(seen, deterministic=True)
+    assert other.shape == (N, 2, 3) and set(np.sign(other - GRID.low).ravel()) == {0, 1}
+    np.testing.assert_array_equal(other.reshape(N, 6), one)
+    assert all(GRID.contains(action) for action in other)
+    assert grid.predict(seen[0])[0].shape == (2, 3)
+
+
+def spread_out(policy):
+    """Means that leave the Box on either side."""
+    with torch.no_grad():
+        policy.action_head.weight.copy_(4 * torch.arange(36).reshape(6, 6).sin())
+    return policy
+
+
+class Grid(gym.Env):
+    """Takes actions of two axes."""
+
+    observation_space, action_space = spaces.Box(-1, 1, (2,)), GRID
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return np.zeros(2, np.float32), {}
+
+    def step(self, action):
+        assert self.action_space.contains(action)
+        return np.zeros(2, np.float32), float(action.sum()), True, False, {}
+
+
+def test_box_actions_of_two_axes_are_learned():
+    env = Grid()
+    model = make_model(env=env, n_steps=8, clip_range=LinearSchedule(0.3, 0.1, 1)).learn(32)
+    assert -1.5 <= evaluate_policy(model, env, 2, warn=False)[0] <= 0.6
+
+
 @pytest.mark.parametrize("cut", [False, True])
 @pytest.mark.parametrize("core", CORES)
 def test_unrolling_equals_stepping(core, cut):
@@ -340,6 +378,7 @@ def test_predict_keeps_a_state_and_forgets_it_where_an_episode_starts(core):
         np.testing.assert_array_equal(one, np.where(starts[:, None], new, other))
         assert (other != new).any()
     action, _ = policy.predict(first[0], deterministic=True)  # Without a batch axis.
+    assert isinstance(action, np.ndarray) and action.shape == ()
     assert action == policy.predict(first, deterministic=True)[0][0]
     drawn = {tuple(policy.predict(first)[0].tolist()) for _ in range(20)}
     assert len(drawn) > 1
@@ -376,3 +415,16 @@ def test_bad_arguments_are_named():
     with pytest.raises(ValueError, match=r'core="none" passes its 6 inputs on, it can\'t make 32'):
         make_policy(core="none", core_size=32)
     assert make_policy(ACTIONS["box"], log_std_init=-1.0).log_std.tolist() == [-1.0] * 3
+
+
+def test_observations_of_another_kind_are_named():
+    """What reset() returns, above all."""
+    flat, glimpses = make_policy(), make_policy(observation_space=GLIMPSES, features_extractor_kwargs={"features_dim": 6})
+    with pytest.raises(ValueError, match=r"must be an array, got tuple; env.reset\(\) returns \(observation, info\)"):
+        flat.predict((observe(1)[0], {}))
+    seen = {"glimpse": np.zeros((2, 4, 4), np.float32)}
+    for bad in ((seen, {}), seen, seen["glimpse"], None):
+        with pytest.raises(
+            ValueError, match="observation must be a dict of glimpse, location, got (tuple|a dict of glimpse;|ndarray|NoneType)"
+        ):
+            glimpses.predict(bad)

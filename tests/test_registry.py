@@ -113,6 +113,7 @@ def test_formats_of_actions():
         "sac": {"action_format": "box"},
     }
     assert get_algorithm("ppo").env_kwargs("GlimpseCatch-v0", {"action_format": "box"}) == {"action_format": "box"}
+    assert get_algorithm("ppo").env_kwargs("GlimpseMNISTDiscrete-v0", {}) == {}  # The id has its own.
     assert get_algorithm("dqn").env_kwargs("Catch-v0", {"size": 6}) == {"size": 6}  # It has no formats.
 
 

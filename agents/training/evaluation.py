@@ -12,7 +12,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecMonitor
 
 from ram_envs import Evaluation, seeded_evaluation
 
-from ..vec_env import make_vec_env
+from ..vec_env import check_spaces, make_vec_env
 
 EVAL_ENVS = 500
 TEST_SEED = 0  # Of what a model draws even where it is greedy, such as random locations.
@@ -48,10 +48,14 @@ def make_split(
 def evaluate_on_test(model: BaseAlgorithm, env_id: str, env_kwargs: dict[str, Any], frame_stack: int = 1) -> dict[str, Any]:
     """The error on the whole test split, every image once, or on games; greedy locations and choices.
 
+    Raises:
+        ValueError: the model learned in environments with other spaces.
+
     Returns:
         "test_episodes", "test_error" in %, "success_rate", "mean_reward" and "mean_length" of an episode in steps.
     """
     env, episodes, seed = make_split(make_vec_env(env_id, **env_kwargs), env_id, "test", env_kwargs, frame_stack=frame_stack)
+    check_spaces(model, env)
     env.seed(seed)
     successes = []
 

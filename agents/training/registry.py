@@ -76,8 +76,9 @@ class Algorithm:
         """
         defaults = env_defaults(env_id)
         if not self.sees_scene:
-            needed = {"action_format": self.action_format} if self.action_format and "action_format" in defaults else {}
-            return {**needed, **env_kwargs}
+            # An id may have a format of its own, such as GlimpseMNISTDiscrete-v0.
+            is_free = self.action_format and defaults.get("action_format") == "dict"
+            return {**({"action_format": self.action_format} if is_free else {}), **env_kwargs}
         for option in WHOLE_SCENE:
             if option not in defaults:
                 raise ValueError(f"{self.name} can't learn {env_id}: it needs an option {option} to see the whole scene at once")
