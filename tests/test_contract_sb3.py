@@ -76,7 +76,7 @@ def test_time_limits_of_batches_are_those_of_sb3s_own():
 
 def test_a_model_of_other_actions_is_refused():
     """Those of one length too, of which the columns stand for something else; both spaces are named."""
-    images, labels = IMAGES
+    images, _ = IMAGES
     stops = {"dataset": IMAGES, "stop_action": True, "num_glimpses": 2}  # 3 scores of the class and 2 of stop.
     five = {"dataset": (images, np.arange(12) % 5), "split": "test", "num_glimpses": 2}
     model = RAM("RAMPolicy", make_vec_env("GlimpseMNIST-v0", 2, **stops), policy_kwargs=SMALL, device="cpu")

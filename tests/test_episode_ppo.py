@@ -289,7 +289,7 @@ def test_actions_are_samples_or_the_most_likely(form):
 def test_boxes_of_any_shape_are_those_of_one_axis():
     flat, grid = (spread_out(make_policy(space)) for space in (spaces.Box(GRID.low.ravel(), GRID.high.ravel()), GRID))
     seen = observe(1)[0]
-    (one, state), (other, _) = flat.predict(seen, deterministic=True), grid.predict(seen, deterministic=True)
+    (one, _), (other, _) = flat.predict(seen, deterministic=True), grid.predict(seen, deterministic=True)
     assert other.shape == (N, 2, 3) and set(np.sign(other - GRID.low).ravel()) == {0, 1}
     np.testing.assert_array_equal(other.reshape(N, 6), one)
     assert all(GRID.contains(action) for action in other)
@@ -424,7 +424,5 @@ def test_observations_of_another_kind_are_named():
         flat.predict((observe(1)[0], {}))
     seen = {"glimpse": np.zeros((2, 4, 4), np.float32)}
     for bad in ((seen, {}), seen, seen["glimpse"], None):
-        with pytest.raises(
-            ValueError, match="observation must be a dict of glimpse, location, got (tuple|a dict of glimpse;|ndarray|NoneType)"
-        ):
+        with pytest.raises(ValueError, match=r"must be a dict of glimpse, location, got (tuple|a dict of glimpse;|ndarray|None)"):
             glimpses.predict(bad)
