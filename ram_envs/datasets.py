@@ -197,7 +197,7 @@ def _count_classes(splits: Sequence[ImageSet], what: str) -> list[ImageSet]:
     else:
         occurring = set().union(*seen)
         least = max(occurring) + 1
-        if not stated and (min(occurring) > 0 or least >= max(2 * len(occurring), 3)):
+        if not stated and (min(occurring) > 0 or least > 2 * len(occurring)):
             warnings.warn(
                 f"{what} are of {len(occurring)} classes, but go from {min(occurring)} to {max(occurring)}, so that {least} are "
                 f"offered: {_NUMBERED}, or give an ImageSet, which states num_classes",

@@ -4,7 +4,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-import ram_envs  # noqa: F401 (registers the environments)
+import ram_envs
 from ram_envs.play import main, new_game, play
 
 pygame = pytest.importorskip("pygame")
@@ -112,7 +112,7 @@ def test_an_answer_stops_where_the_environment_can_be_stopped():
 
 
 def test_many_classes_are_typed():
-    game = classification(dataset=(IMAGES, LABELS + 10))
+    game = classification(dataset=ram_envs.ImageSet("digits", IMAGES, LABELS + 10, num_classes=13))
     enter = key(pygame.K_RETURN, "\r")
     for event in (digit(1), digit(9), key(pygame.K_BACKSPACE, "\b"), digit(1)):
         game.handle(event)
