@@ -5,8 +5,8 @@ python train_agent.py --env GlimpseCatch-v0             # plays Catch, learning 
 python train_agent.py --progress --seed 3 -n 7000000    # that many steps of the environment
 python train_agent.py --algo ppo --env GlimpseCatch-v0  # any other algorithm; --help names them
 python train_agent.py --resume                          # resumes the newest unfinished run
-python train_agent.py -i logs/ram/GlimpseMNIST-v0_1/best_model.zip --eval-only
-python train_agent.py -i logs/ram/GlimpseCatch-v0_1/best_model.zip --env GlimpseCatch-v0 --record catch.gif
+python train_agent.py -i logs/ram/GlimpseMNIST-v0_1 --eval-only
+python train_agent.py -i logs/ram/GlimpseCatch-v0_1/best_model.zip --record catch.gif
 python train_agent.py -i pretrained --env ID --eval-only  # a trained agent that comes with the package, see docs/pretrained.md
 python train_agent.py --env-kwargs num_glimpses:4 -params learning_rate:lin_0.002 policy_kwargs.core:lstm
 """
@@ -17,21 +17,26 @@ import argparse
 import importlib
 import json
 import shlex
+import signal
 import sys
+import time
+import traceback
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
+import gymnasium as gym
 import torch
 
 from agents import algorithm_names, make_vec_env, pretrained_hyperparams, pretrained_ids
 from agents.pretrained import PRETRAINED
-from agents.training.callbacks import CLOCKS
-from agents.training.config import RunConfig, read_hyperparams
+from agents.training.callbacks import CLOCKS, Stopped
+from agents.training.checkpoints import checkpoints_in
+from agents.training.config import RunConfig, new_folder, read_args, read_hyperparams, run_of, unfinished_run
 from agents.training.evaluation import evaluate_on_test, evaluation_of
 from agents.training.figures import record
-from agents.training.run import load_agent, new_folder, run, unfinished_run
+from agents.training.run import Run, load_agent, run
 from ram_envs import parse_pairs
 
 # Test error in % (of Catch: balls missed) of the paper and of public implementations, with the glimpses that our default has.
@@ -42,21 +47,39 @@ PEERS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
-    """Run the command line and return what was measured."""
+    """Run the command line and return what was measured; what is wrong ends it with one line."""
     parser = make_parser()
     options = parser.parse_args(arguments)
+    folder, start = Path(), time.time()
     try:
         config = read_config(options, arguments)
-    except (ValueError, ModuleNotFoundError) as error:
-        parser.error(str(error))
-    if options.eval_only or options.record:
-        return show(config, options)
-    if not config.folder:
-        config = replace(config, folder=new_folder(Path(options.log_folder), config.algo, config.env))
-    print(f"Run folder: {config.folder}")
-    result = run(config)
-    report(result, Path(config.folder))
+        if options.eval_only or options.record:
+            return show(config, options)
+        folder = Path(config.folder or new_folder(Path(options.log_folder), config.algo, config.env))
+        print(f"Run folder: {folder}", flush=True)
+        result = run(replace(config, folder=str(folder)))
+    except KeyboardInterrupt as stop:
+        print(f"\nStopped. {how_to_resume(folder)}", file=sys.stderr)
+        sys.exit(128 + getattr(stop, "signum", signal.SIGINT))
+    except Exception as error:
+        message, evaluations = " ".join(str(error).split()), folder / "evaluations.npz"
+        if not isinstance(error, (ValueError, OSError, ImportError, ArithmeticError, gym.error.Error)):
+            frame, line = list(traceback.walk_tb(error.__traceback__))[-1]
+            message = f"{type(error).__name__}: {message} ({Path(frame.f_code.co_filename).name}, line {line})"
+        if not evaluations.exists() or evaluations.stat().st_mtime < start:  # Nothing was learned: the command is wrong.
+            parser.error(message)
+        if not isinstance(error, (OSError, ArithmeticError)):
+            raise
+        sys.exit(f"{parser.prog}: error: {message}. {how_to_resume(folder)}")
+    report(result, folder)
     return result
+
+
+def how_to_resume(folder: Path) -> str:
+    """The command that resumes a run."""
+    if not checkpoints_in(folder):
+        return "There is no checkpoint to resume from."
+    return f"To resume: {shlex.join([sys.executable, __file__, '--resume', '--folder', str(folder)])}"
 
 
 def parse_config(arguments: Sequence[str]) -> RunConfig:
@@ -71,21 +94,29 @@ def parse_config(arguments: Sequence[str]) -> RunConfig:
 def read_config(options: argparse.Namespace, arguments: Sequence[str] | None) -> RunConfig:
     """What the options ask for; the folder is the one they name, that of an unfinished run, or "" for a new one.
 
+    A trained agent out of a run's folder brings the run's algorithm, environment and modules.
+
     Raises:
         ValueError: something is out of range, unknown, or without its other half.
         ModuleNotFoundError: a module of --imports is missing.
         FileNotFoundError: there is no unfinished run to resume.
     """
-    import_modules(options.imports)
-    if options.resume:
-        config = unfinished_run(Path(options.log_folder), options.algo, options.env)
-        return replace(config, device=options.device, num_threads=options.num_threads, progress=options.progress)
-    if (options.eval_only or options.record) and not options.trained_agent:
+    names, shows = {field.name for field in fields(RunConfig)}, options.eval_only or options.record
+    given = {name: value for name, value in vars(options).items() if name in names}
+    given |= {name: parse_pairs(given[name]) for name in ("hyperparams", "env_kwargs") if name in given}
+    if shows and "trained_agent" not in given:
         raise ValueError("--eval-only and --record need -i/--trained-agent")
-    given = {field.name: getattr(options, field.name) for field in fields(RunConfig) if field.name in options}
-    given |= {"hyperparams": parse_pairs(options.hyperparams), "env_kwargs": parse_pairs(options.env_kwargs)}
-    command = shlex.join(["python", "train_agent.py", *(sys.argv[1:] if arguments is None else arguments)])
-    config = RunConfig(**given, command=command)
+    if shows and options.resume:
+        raise ValueError("--resume continues a training: it can't be given with --eval-only or --record")
+    if options.resume:
+        given = unfinished_run(Path(options.log_folder), given)
+    else:
+        given["command"] = shlex.join(["python", "train_agent.py", *(sys.argv[1:] if arguments is None else arguments)])
+        if "trained_agent" in given and (folder := run_of(given["trained_agent"])):
+            stored = read_args(folder)["config"]
+            given = {**{name: stored[name] for name in ("algo", "env", "imports") if name in stored}, **given}
+    import_modules(given.get("imports", []))
+    config = RunConfig(**given)
     if config.trained_agent == PRETRAINED:
         pretrained_hyperparams(config.env)  # Raises where there is none, before a folder is made.
     return config
@@ -97,8 +128,8 @@ def show(config: RunConfig, options: argparse.Namespace) -> dict[str, Any]:
     hyperparams, env_kwargs = read_hyperparams(config)
     torch.set_float32_matmul_precision(hyperparams["matmul_precision"])
     frame_stack = hyperparams.get("frame_stack", 1)
-    env = make_vec_env(config.env, frame_stack=frame_stack, **env_kwargs)
-    model = load_agent(config, env)
+    env = make_vec_env(config.env, hyperparams["n_envs"], frame_stack=frame_stack, **env_kwargs)
+    model = load_agent(Run(config, None, hyperparams, env_kwargs), env)
     result: dict[str, Any] = {"env": config.env}
     if options.eval_only:
         result |= evaluate_on_test(model, config.env, env_kwargs, frame_stack)
@@ -125,53 +156,75 @@ def report(result: dict[str, Any], folder: Path) -> None:
             print(f"  {folder / name}")
 
 
+class Parser(argparse.ArgumentParser):
+    """Ends with one line where something is wrong."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message}\n")
+
+
 def make_parser() -> argparse.ArgumentParser:
     """The command line; the words are rl_zoo3's."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(
+        prog="train_agent.py",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        argument_default=argparse.SUPPRESS,  # What is not given is left to `RunConfig`.
+    )
+    parser.set_defaults(eval_only=False, record=None, resume=False, log_folder="logs")
     add = parser.add_argument
-    add("--algo", default="ram", help=f"the algorithm: {', '.join(algorithm_names())}, or one that --imports registers")
-    add("--env", default="GlimpseMNIST-v0", help="a registered environment's id")
+    add("--algo", help=f"the algorithm (default: ram): {', '.join(algorithm_names())}, or one that --imports registers")
+    add("--env", help="a registered environment's id (default: GlimpseMNIST-v0)")
     add("--preset", help="hyperparameters of another purpose: paper (Mnih et al. 2014) or best; default: the everyday ones")
     add("-n", "--n-timesteps", type=int, help="steps of the environment to learn from; default: the tuned number")
     add("--minutes", type=float, help="the time to learn for instead (evaluations not counted)")
-    add("--clock", default="wall", choices=CLOCKS, help="what counts --minutes: the wall clock, or this process's CPU time")
-    add("--seed", type=int, default=0, help="seed of the networks, the samples and the environments")
+    add("--clock", choices=CLOCKS, help="what counts --minutes: the wall clock (default), or this process's CPU time")
+    add("--seed", type=int, help="seed of the networks, the samples and the environments (default: 0)")
     add("--n-envs", type=int, help="environments side by side, the batch; default: the tuned number")
-    add("--evaluations", type=int, default=12, help="evaluations on validation, evenly spread (default: 12)")
+    add("--evaluations", type=int, help="evaluations on validation, evenly spread (default: 12)")
     add("--eval-freq", type=int, help="steps from one evaluation on validation to the next instead")
     add("--no-test", dest="test", action="store_false", help="leave the test split alone, while you still choose")
     add("-P", "--progress", action="store_true", help="show a progress bar")
-    add("-f", "--log-folder", default="logs", help="where run folders are made (default: logs)")
-    add("--folder", default="", help="the run's folder itself; an unfinished run in it is resumed, a finished one is reported")
+    add("-f", "--log-folder", help="where run folders are made (default: logs)")
+    add("--folder", help="the run's folder itself; an unfinished run in it is resumed, a finished one is reported")
     add("-tb", "--tensorboard-log", help="a folder for TensorBoard's logs")
-    add("-params", "--hyperparams", nargs="+", default=[], metavar="NAME:VALUE", help="hyperparameters to change")
-    add("--env-kwargs", nargs="+", default=[], metavar="NAME:VALUE", help="options of the environment to change")
+    add("-params", "--hyperparams", nargs="+", metavar="NAME:VALUE", help="hyperparameters to change")
+    add("--env-kwargs", nargs="+", metavar="NAME:VALUE", help="options of the environment to change")
     add("-i", "--trained-agent", help=TRAINED_AGENTS)
     add("--eval-only", action="store_true", help="only measure the test error of the model that -i names")
     add("--record", metavar="PATH", help="film the model that -i names: a .gif or .mp4 of a few test episodes")
-    add("--resume", action="store_true", help="resume the newest unfinished run of this algorithm and environment")
-    add("--imports", nargs="+", default=[], metavar="MODULE", help="modules to import first: they register what they like")
-    add("--device", default="auto", help="cpu, cuda or auto (default)")
-    add("--num-threads", type=int, default=1, help="threads of torch (default: 1)")
+    add("--trust", action="store_true", help="let -i load a zip from elsewhere: SB3 stores pickled code in it, which then runs")
+    add("--resume", action="store_true", help=RESUME)
+    add("--imports", nargs="+", metavar="MODULE", help="modules to import first: they register what they like")
+    add("--device", help="cpu, cuda or auto (default)")
+    add("--num-threads", type=int, help="threads of torch (default: 1)")
     return parser
 
 
 TRAINED_AGENTS = (
-    "a saved model (.zip) to begin from or to show, or pretrained: the package's own for --env (there are: "
+    "what to begin from or to show: a run's folder or a model in it, with the run's algorithm, environment, hyperparameters and "
+    "options; a model from elsewhere (.zip, needs --trust); or pretrained: the package's own for --env (there are: "
     f"{', '.join(pretrained_ids()) or 'none'})"
+)
+RESUME = (
+    "resume the newest unfinished run of this algorithm and environment that agrees with all options given here, or the one of "
+    "--folder; only --device, --num-threads, --progress and --tensorboard-log may differ"
 )
 
 
 def import_modules(names: Sequence[str]) -> None:
-    """Import the user's modules, from the current folder too."""
-    if names:
-        sys.path.insert(0, str(Path.cwd()))
+    """Import the user's modules, from the current folder too, where no installed package has the name."""
+    if names and str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))
     for name in names:
         importlib.import_module(name)
 
 
+def stop(signum: int, frame: Any) -> None:
+    """End the command at a signal, as Ctrl-C does."""
+    raise Stopped(signum)
+
+
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        sys.exit("\nStopped. The same command with --resume resumes from the last checkpoint.")
+    signal.signal(signal.SIGTERM, stop)
+    main()

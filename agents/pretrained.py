@@ -71,15 +71,21 @@ def load_pretrained(
     model.observation_space = spaces.Dict({name: _make_box(**part) for name, part in config.observations.items()})
     model.action_space = ScoresBox(**config.actions) if "choices" in config.actions else _make_box(**config.actions)
     model._setup_model()
-    try:
-        model.policy.load_state_dict(weights)
-        model.acting_policy.load_state_dict(weights)
-    except RuntimeError as error:
-        raise ValueError(f"the weights for env_id={env_id!r} are not those of the network that their file tells of") from error
+    _set_weights(model, env_id, weights)
     if env is not None:
         vec_env = model._wrap_env(env)
         model.n_envs = vec_env.num_envs
         model.set_env(vec_env)
+    return model
+
+
+def load_pretrained_weights(model: RAM, env_id: str) -> RAM:
+    """The model itself, made with `pretrained_hyperparams`, with the trained agent's weights.
+
+    Raises:
+        ValueError: as in `load_pretrained`, or the model has another network.
+    """
+    _set_weights(model, env_id, _read(env_id, None)[1])
     return model
 
 
@@ -121,6 +127,14 @@ def save_pretrained(model: RAM, folder: str | Path, env_id: str, result: dict[st
     path.write_bytes(content)
     path.with_suffix(".md").write_text(card, "utf-8")
     return path
+
+
+def _set_weights(model: RAM, env_id: str, weights: dict[str, Tensor]) -> None:
+    try:
+        model.policy.load_state_dict(weights)
+        model.acting_policy.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ValueError(f"the weights for env_id={env_id!r} are those of another network than policy_kwargs make") from error
 
 
 def _describe(model: RAM, env_id: str, result: dict[str, Any]) -> Config:

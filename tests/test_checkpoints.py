@@ -1,5 +1,16 @@
 """A stopped run resumes and ends as an unbroken one, bit for bit, with every kind of algorithm."""
 
+import base64
+import errno
+import hashlib
+import io
+import json
+import os
+import pickle
+import shutil
+import signal
+import zipfile
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -13,8 +24,16 @@ from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecMonitor
 
 from agents import EpisodePPO, get_algorithm, make_vec_env
-from agents.training.callbacks import ResumeCallback, Stopwatch, TimedEvalCallback
-from agents.training.checkpoints import resume
+from agents.training.callbacks import ResumeCallback, Stopped, Stopwatch, TimedEvalCallback
+from agents.training.checkpoints import (
+    CHECKPOINT,
+    PREVIOUS,
+    load_weights,
+    read_checkpoint,
+    restore,
+    write_text,
+    written,
+)
 from agents.vec_env import GymnasiumVecEnv
 
 N = 4
@@ -61,9 +80,17 @@ CASES = {
 TOTAL, EVERY, STOP = 96, 24, 60  # Steps; stopped after two checkpoints, in mid-rollout where there are rollouts.
 
 
-class StopAt(BaseCallback):
+class LeaveBehind(BaseCallback):
+    """Copies the run's folder as a kill would leave it."""
+
+    def __init__(self, folder, copy):
+        super().__init__()
+        self.folder, self.copy = folder, copy
+
     def _on_step(self):
-        return self.model.num_timesteps < STOP
+        if self.model.num_timesteps >= STOP and not self.copy.exists():
+            shutil.copytree(self.folder, self.copy)
+        return True
 
 
 def make_env(case, split="train"):
@@ -75,53 +102,248 @@ def make_env(case, split="train"):
 
 def make_evaluation(case, folder):
     folder.mkdir(exist_ok=True)
-    options = {"eval_seed": 5, "n_eval_episodes": 8, "log_path": str(folder), "verbose": 0}
+    options = {"eval_seed": 5, "n_eval_episodes": 4, "log_path": str(folder), "verbose": 0, "best_model_save_path": str(folder)}
     return TimedEvalCallback(Stopwatch(), make_env(case, "validation"), eval_steps=EVERY, **options)
 
 
-def learn(case, model, evaluation, path, *others):
-    keeper = ResumeCallback(path, evaluation)
-    left = TOTAL - model.num_timesteps
-    return model.learn(left, [evaluation, keeper, *others], reset_num_timesteps=model.num_timesteps == 0)
+def learn(model, evaluation, folder, *others):
+    callbacks = [evaluation, ResumeCallback(folder, evaluation), *others]
+    return model.learn(TOTAL - model.num_timesteps, callbacks, reset_num_timesteps=model.num_timesteps == 0)
 
 
-def make_model(case):
+def make_model(case, device="cpu", seed=3):
     algorithm = get_algorithm(CASES[case][0])
-    return algorithm.make(make_env(case), {**algorithm.hyperparams, **CASES[case][2]}, seed=3, device="cpu")
+    return algorithm.make(make_env(case), {**algorithm.hyperparams, **CASES[case][2]}, seed=seed, device=device)
+
+
+def resume(case, folder, device="cpu"):
+    model, evaluation = make_model(case, device, seed=4), make_evaluation(case, folder)
+    torch.manual_seed(99), np.random.seed(99)  # noqa: NPY002 (what happens in between must not matter)
+    evaluation.set_state(restore(read_checkpoint(folder), model, model.env))
+    return model, evaluation
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_a_resumed_run_equals_an_unbroken_one(case, tmp_path):
     if case == "recurrent_ppo":
         pytest.importorskip("sb3_contrib")
-    unbroken = learn(case, make_model(case), make_evaluation(case, tmp_path / "one"), tmp_path / "one.pkl")
-    learn(case, make_model(case), make_evaluation(case, tmp_path / "two"), tmp_path / "two.pkl", StopAt())
-    torch.manual_seed(99), np.random.seed(99)  # noqa: NPY002 (what happens in between must not matter)
-    evaluation = make_evaluation(case, tmp_path / "two")
-    model, progress = resume(get_algorithm(CASES[case][0]).load, tmp_path / "two.pkl", make_env(case), device="cpu")
-    evaluation.set_state(progress)
+    one, two = tmp_path / "one", tmp_path / "two"
+    unbroken = learn(make_model(case), make_evaluation(case, one), one, LeaveBehind(one, two))
+    model, evaluation = resume(case, two)
     assert EVERY <= model.num_timesteps < STOP
-    resumed = learn(case, model, evaluation, tmp_path / "two.pkl")
+    resumed = learn(model, evaluation, two)
     assert resumed.num_timesteps == unbroken.num_timesteps
-    parameters = [one.get_parameters() for one in (unbroken, resumed)]
-    assert_same(*parameters, "parameters")
-    with np.load(tmp_path / "one/evaluations.npz") as first, np.load(tmp_path / "two/evaluations.npz") as second:
+    assert_same(*(model.get_parameters() for model in (unbroken, resumed)), "parameters")
+    for model in (unbroken, resumed):
+        load_weights(model, (one if model is unbroken else two) / "best_model.zip")
+    assert_same(unbroken.get_parameters(), resumed.get_parameters(), "best")
+    if case == "sac":
+        assert torch.equal(unbroken.log_ent_coef, resumed.log_ent_coef)
+    with np.load(one / "evaluations.npz") as first, np.load(two / "evaluations.npz") as second:
         for name in ("timesteps", "results", "ep_lengths", "successes"):
+            assert first[name].dtype == second[name].dtype
             np.testing.assert_array_equal(first[name], second[name])
         assert (np.diff(second["train_seconds"]) > 0).all()
+
+
+@pytest.mark.parametrize("case", ["ram of several epochs", "dqn"])
+def test_a_signal_leaves_a_checkpoint_of_the_next_rollout(case, tmp_path):
+    one, two = tmp_path / "one", tmp_path / "two"
+
+    class Signal(BaseCallback):
+        def _on_step(self):
+            if self.model.num_timesteps == STOP:
+                self.locals["callback"].callbacks[1].signum = signal.SIGTERM
+            return True
+
+    unbroken, model = learn(make_model(case), make_evaluation(case, one), one), make_model(case)
+    with pytest.raises(Stopped, match="signal 15") as stopped:
+        learn(model, make_evaluation(case, two), two, Signal())
+    assert stopped.value.signum == signal.SIGTERM
+    stopped_at = model.num_timesteps
+    model, evaluation = resume(case, two)
+    assert STOP <= model.num_timesteps == stopped_at < STOP + 16
+    assert_same(learn(model, evaluation, two).get_parameters(), unbroken.get_parameters(), "parameters")
+
+
+def test_a_signal_in_the_last_rollout_keeps_the_finished_training(tmp_path):
+    model, evaluation = make_model("a2c"), make_evaluation("a2c", tmp_path)
+    keeper = ResumeCallback(tmp_path, evaluation)
+
+    class Signal(BaseCallback):
+        def _on_rollout_end(self):
+            if self.model.num_timesteps >= TOTAL:
+                keeper.signum = signal.SIGINT
+
+        def _on_step(self):
+            return True
+
+    with pytest.raises(Stopped):
+        model.learn(TOTAL, [evaluation, keeper, Signal()])
+    resumed, evaluation = resume("a2c", tmp_path)
+    assert resumed.num_timesteps == TOTAL == evaluation.evaluations_timesteps[-1]
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory):
+    """A folder with two checkpoints, after 24 and 48 steps."""
+    folder, copy = (tmp_path_factory.mktemp("stopped") / name for name in ("run", "copy"))
+    learn(make_model("a2c"), make_evaluation("a2c", folder), folder, LeaveBehind(folder, copy))
+    return copy
+
+
+@pytest.fixture
+def folder(stopped, tmp_path):
+    return shutil.copytree(stopped, tmp_path / "run")
+
+
+def steps_in(folder):
+    return read_checkpoint(folder)["attributes"]["num_timesteps"]
+
+
+def test_the_checkpoint_before_is_kept(folder):
+    assert steps_in(folder) == 48
+    (folder / CHECKPOINT).unlink()  # As a kill between the two renames would leave it.
+    assert steps_in(folder) == 24
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda data: data[: len(data) // 2], lambda data: data[:-1], lambda data: b"", lambda data: b"no"]
+)
+def test_a_cut_checkpoint_is_noticed(folder, damage):
+    path = folder / CHECKPOINT
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.warns(UserWarning, match=r"checkpoint.npz is damaged: .*: resuming from the one before, checkpoint_previous.npz"):
+        assert steps_in(folder) == 24
+    path.with_name(PREVIOUS).write_bytes(b"")
+    with pytest.raises(
+        ValueError, match=r"checkpoint.npz is damaged.* and .*checkpoint_previous.npz is damaged.* can't be resumed"
+    ):
+        read_checkpoint(folder)
+
+
+def test_each_flipped_bit_is_noticed(folder):
+    path, rng = folder / CHECKPOINT, np.random.default_rng(0)
+    whole = np.frombuffer(path.read_bytes(), np.uint8)
+    for at in rng.integers(len(whole), size=40):
+        flipped = whole.copy()
+        flipped[at] ^= 1 << rng.integers(8)
+        path.write_bytes(flipped.tobytes())
+        with pytest.warns(UserWarning, match="is damaged"):
+            assert steps_in(folder) == 24
+
+
+class Evil:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.system, (f"touch {self.path}",)
+
+
+def test_nothing_that_is_read_runs_code(folder, tmp_path):
+    path, trap = folder / CHECKPOINT, Evil(tmp_path / "owned")
+    model = make_model("a2c")
+    model.save(folder / "model.zip")
+    for content in (
+        pickle.dumps(trap),
+        zipped({"tree.npy": npy(np.array(trap, object))}),
+        zipped({"tree.npy": pickle.dumps(trap)}),
+    ):
+        path.write_bytes(content + hashlib.sha256(content).digest())
+        (folder / PREVIOUS).unlink(missing_ok=True)
+        with pytest.raises(ValueError, match="can't be resumed"):
+            read_checkpoint(folder)
+    with zipfile.ZipFile(folder / "model.zip") as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    (folder / "evil.zip").write_bytes(zipped({**parts, "data": json.dumps({"a": {":serialized:": evil_text(trap)}}).encode()}))
+    load_weights(model, folder / "evil.zip")  # SB3's pickled part is not read.
+    (folder / "evil.zip").write_bytes(zipped({**parts, "policy.pth": pickle.dumps(trap, 2)}))
+    with pytest.raises(ValueError, match=r"evil.zip holds no weights of this A2C with these hyperparameters"):
+        load_weights(model, folder / "evil.zip")
+    assert not trap.path.exists()
+
+
+def zipped(parts):
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, content in parts.items():
+            archive.writestr(name, content)
+    return file.getvalue()
+
+
+def npy(array):
+    file = io.BytesIO()
+    np.save(file, array, allow_pickle=True)
+    return file.getvalue()
+
+
+def evil_text(trap):
+    return base64.b64encode(pickle.dumps(trap)).decode()
+
+
+def test_weights_of_another_network_and_damaged_ones_are_named(tmp_path):
+    model, path = make_model("a2c"), tmp_path / "model.zip"
+    model.save(path)
+    with pytest.raises(ValueError, match=r"model.zip holds no weights of this PPO with these hyperparameters: Error.* loading"):
+        load_weights(make_model("ppo with frames"), path)
+    path.write_bytes(path.read_bytes()[:3000])
+    with pytest.raises(ValueError, match=r"model.zip holds no weights of this A2C"):
+        load_weights(model, path)
+
+
+def test_a_best_model_that_is_newer_than_the_checkpoint_stays(folder):
+    evaluation, state = make_evaluation("a2c", folder), read_checkpoint(folder)["progress"]
+    evaluation.set_state(state)
+    assert evaluation.best_mean_reward == state["best_mean_reward"]
+    make_model("a2c", seed=8).save(folder / "best_model.zip")  # Of an evaluation that the checkpoint does not know of.
+    with np.load(folder / "evaluations.npz") as saved:
+        arrays = {**saved, "results": np.array([[0.0, 1.0], [1.0, 3.0]])}
+    np.savez(folder / "evaluations.npz", **arrays)
+    evaluation.set_state(state)
+    assert evaluation.best_mean_reward == 2.0
+    (folder / "best_model.zip").write_bytes((folder / "best_model.zip").read_bytes()[:2000])
+    with pytest.warns(UserWarning, match=r"best_model.zip is damaged: the best model is that of the evaluations from now on"):
+        evaluation.set_state(state)
+    assert evaluation.best_mean_reward == -np.inf
+
+
+def test_a_disk_without_room_is_told_before_training(tmp_path, monkeypatch):
+    asked = []
+
+    def full(handle, start, size):
+        asked.append(size)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
+    with pytest.raises(OSError, match=r"must take \d+\.\d MB of checkpoints and models: No space left on device"):
+        learn(make_model("dqn"), make_evaluation("dqn", tmp_path), tmp_path)
+    assert not list(tmp_path.iterdir())
+    # The buffer's 7 (30 // 4) rows of 4 environments, of two observations each (12x12 glimpse, location), three times, at least.
+    assert asked[0] > 3 * 7 * 4 * 2 * 4 * 36
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path):
+    path = tmp_path / "file"
+    write_text(path, "one ü")
+    assert path.read_text("utf-8") == "one ü"
+    with pytest.raises(TypeError), written(path) as file:
+        file.write(b"two" + "three")
+    assert [one.read_bytes() for one in tmp_path.iterdir()] == ["one ü".encode()]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("case", ["ram", "ram with all levers", "episode_a2c"])
 @pytest.mark.parametrize(("before", "after"), [("cuda", "cpu"), ("cpu", "cuda"), ("cuda", "cuda")])
 def test_a_run_resumes_on_another_device(case, before, after, tmp_path):
-    algorithm = get_algorithm(CASES[case][0])
-    model = algorithm.make(make_env(case), {**algorithm.hyperparams, **CASES[case][2]}, seed=3, device=before)
-    learn(case, model, make_evaluation(case, tmp_path / "run"), tmp_path / "run.pkl", StopAt())
-    evaluation = make_evaluation(case, tmp_path / "run")
-    model, progress = resume(algorithm.load, tmp_path / "run.pkl", make_env(case), device=after)
-    evaluation.set_state(progress)
-    assert learn(case, model, evaluation, tmp_path / "run.pkl").num_timesteps >= TOTAL
+    learn(
+        make_model(case, before),
+        make_evaluation(case, tmp_path / "one"),
+        tmp_path / "one",
+        LeaveBehind(tmp_path / "one", tmp_path / "two"),
+    )
+    model, evaluation = resume(case, tmp_path / "two", after)
+    assert learn(model, evaluation, tmp_path / "two").num_timesteps >= TOTAL
 
 
 def assert_same(one, other, where):
@@ -158,28 +380,34 @@ def make_counted(folder):
     return VecMonitor(env), TimedEvalCallback(Stopwatch(), VecMonitor(eval_env), **options)
 
 
-def test_environments_that_can_not_tell_their_state_begin_anew(tmp_path):
-    (env, evaluation), path = make_counted(tmp_path), tmp_path / "checkpoint.pkl"
+def learn_counted(folder, steps=30, *others):
+    env, evaluation = make_counted(folder)
     model = EpisodePPO("RecurrentPolicy", env, n_steps=3, seed=0, device="cpu")
-    model.learn(30, [evaluation, ResumeCallback(path, evaluation)])
+    return model.learn(steps, [evaluation, ResumeCallback(folder, evaluation), *others]), evaluation
+
+
+@pytest.mark.parametrize("native", [False, True])
+def test_environments_that_can_not_tell_their_state_begin_anew(tmp_path, native, monkeypatch):
+    if native:  # Each tells its own: not that of the batch.
+        monkeypatch.setattr(Counted, "get_state", lambda self: self.time, raising=False)
+    learn_counted(tmp_path)
     env, evaluation = make_counted(tmp_path)
-    resumed, progress = resume(EpisodePPO.load, path, env, device="cpu")
-    evaluation.set_state(progress)
+    resumed = EpisodePPO("RecurrentPolicy", env, n_steps=3, seed=0, device="cpu")
+    evaluation.set_state(restore(read_checkpoint(tmp_path), resumed, env))
     assert resumed.num_timesteps == 18
     assert evaluation.evaluations_timesteps == [16]
     seen, forward = [], resumed.policy.forward
     resumed.policy.forward = lambda obs, state: (
         seen.append((obs.flatten().tolist(), state[-1].flatten().tolist())) or forward(obs, state)
     )
-    resumed.learn(12, [evaluation, ResumeCallback(path, evaluation)], reset_num_timesteps=False)
+    resumed.learn(12, [evaluation, ResumeCallback(tmp_path, evaluation)], reset_num_timesteps=False)
     assert resumed.num_timesteps == 30
     assert seen[0] == ([0, 0], [0, 0])  # The first steps of new episodes.
     assert evaluation.evaluations_timesteps == [16, 30]
 
 
 def test_a_checkpoint_is_written_after_each_evaluation(tmp_path):
-    (env, evaluation), path = make_counted(tmp_path), tmp_path / "checkpoint.pkl"
-    written = []
+    path, written = tmp_path / CHECKPOINT, []
 
     class Note(BaseCallback):
         def _on_step(self):
@@ -190,25 +418,16 @@ def test_a_checkpoint_is_written_after_each_evaluation(tmp_path):
                 written.append(self.model.num_timesteps)
                 path.unlink()
 
-    model = EpisodePPO("RecurrentPolicy", env, n_steps=3, seed=0, device="cpu")
-    model.learn(60, [evaluation, ResumeCallback(path, evaluation), Note()])
+    _, evaluation = learn_counted(tmp_path, 60, Note())
     assert evaluation.evaluations_timesteps == [16, 32, 48, 60]
     assert written == [18, 36, 48]  # When the next rollout begins; not when there is none.
 
 
-class DiesWhenStored:
-    def __reduce__(self):
-        raise KeyboardInterrupt
-
-
-def test_a_kill_while_writing_leaves_the_old_checkpoint(tmp_path):
-    (env, evaluation), path = make_counted(tmp_path), tmp_path / "checkpoint.pkl"
-    model = EpisodePPO("RecurrentPolicy", env, n_steps=3, seed=0, device="cpu")
-    model.learn(30, [evaluation, ResumeCallback(path, evaluation)])
-    before = path.read_bytes()
-    env, evaluation = make_counted(tmp_path)
-    model = EpisodePPO("RecurrentPolicy", env, n_steps=3, seed=0, device="cpu")
-    model.replay_buffer = DiesWhenStored()
-    with pytest.raises(KeyboardInterrupt):
-        model.learn(30, [evaluation, ResumeCallback(path, evaluation)])
-    assert path.read_bytes() == before
+def test_what_can_not_be_stored_is_named_before_training(tmp_path):
+    model, evaluation = make_model("a2c"), make_evaluation("a2c", tmp_path)
+    task = model.env.get_attr("task")[0]
+    task.get_state = lambda: {"secret": object()}
+    with pytest.raises(
+        TypeError, match=r"a checkpoint holds numbers, .* got <class 'object'> for \['env'\]\[0\]\['task'\]\['secret'\]"
+    ):
+        learn(model, evaluation, tmp_path)

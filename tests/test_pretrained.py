@@ -211,9 +211,9 @@ def test_ids_without_weights_are_named_beside_those_with(folder, tmp_path):
         ({"env_id": "Catch-v0"}, "must hold an agent for GlimpseMNIST-v0, got one for 'Catch-v0'"),
         ({"policy_kwargs": {**SMALL, "optimizer_class": "SGD"}}, r"policy_kwargs in .* got \['optimizer_class'\] too"),
         ({"policy_kwargs": {**SMALL, "core": "os.system"}}, "core must be one of .*, got 'os.system'"),
-        ({"policy_kwargs": {**SMALL, "core_size": 17}}, "are not those of the network that their file tells of"),
+        ({"policy_kwargs": {**SMALL, "core_size": 17}}, "are those of another network than policy_kwargs make"),
         ({"hyperparams": {"tensorboard_log": "somewhere"}}, r"hyperparams in .* got \['tensorboard_log'\] too"),
-        ({"drop": ["class_head.bias"]}, "are not those of the network that their file tells of"),
+        ({"drop": ["class_head.bias"]}, "are those of another network than policy_kwargs make"),
     ],
 )
 def test_files_that_are_not_ours_are_refused(folder, tmp_path, changes, message):

@@ -1,4 +1,6 @@
 import json
+import shlex
+import signal
 import sys
 
 import imageio.v3 as imageio
@@ -8,10 +10,11 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+import yaml
 from few_games import EPISODES
 
 from agents import RAM, load_pretrained, save_pretrained
-from train_agent import main, parse_config
+from train_agent import import_modules, main, parse_config
 
 CATCH = ["--env", "FewGames-v0", "--n-envs", "32", "--device", "cpu"]
 SMALL = ["--n-envs", "32", "--device", "cpu", "--env-kwargs", "dataset:mnist-5k", "num_glimpses:3"]
@@ -55,11 +58,12 @@ def test_a_run_leaves_what_it_promises(finished):
 
 def test_eval_only_gives_the_figure_again(finished, capsys):
     folder, result = finished
-    again = main(["-i", str(folder / "best_model.zip"), "--eval-only", *SMALL])
+    again = main(["-i", str(folder), "--eval-only"])
     assert again["test_error"] == result["test_error"]
     assert json.loads(capsys.readouterr().out)["test_episodes"] == 500
-    with pytest.raises(SystemExit):
-        main(["--eval-only"])
+    for wrong in (["--eval-only"], ["-i", str(folder), "--eval-only", "--resume"]):
+        with pytest.raises(SystemExit):
+            main(wrong)
 
 
 def test_without_a_test_validation_is_all_that_is_seen(tmp_path, capsys):
@@ -125,7 +129,7 @@ def test_where_there_is_no_pretrained_agent_those_that_are_get_named(pretrained,
     assert "(there are: GlimpseCatch-v0, GlimpseClutteredMNIST-v0" in " ".join(capsys.readouterr().out.split())
 
 
-def test_resume_begins_where_a_kill_left_it(finished, tmp_path, monkeypatch):
+def test_resume_begins_where_a_kill_left_it(finished, tmp_path, monkeypatch, capsys):
     _, unbroken = finished
     train = RAM.train
 
@@ -135,58 +139,58 @@ def test_resume_begins_where_a_kill_left_it(finished, tmp_path, monkeypatch):
             raise KeyboardInterrupt
 
     monkeypatch.setattr(RAM, "train", killed_on_the_way)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(SystemExit) as stopped:
         main(["-n", str(STEPS), "--seed", "4", "-f", str(tmp_path), *SMALL])
+    assert stopped.value.code == 128 + signal.SIGINT
     monkeypatch.undo()
-    result = main(["--resume", "-f", str(tmp_path)])
+    [command] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("Stopped. To resume: ")]
+    for other in (
+        ["--seed", "5"],
+        ["-params", "learning_rate:0.5"],
+        ["-n", "9000", "--preset", "paper"],
+        ["--folder", "nowhere"],
+    ):
+        with pytest.raises(SystemExit):
+            main(["--resume", "-f", str(tmp_path), *other])
+        assert capsys.readouterr().err.splitlines()[-1].startswith("train_agent.py: error: ")
+    result = main(shlex.split(command.removeprefix("Stopped. To resume: "))[2:])
     assert result["n_timesteps"] == STEPS
     timed = {"train_seconds", "train_cpu_seconds", "episodes_per_second", "frames_per_second", "command", "commit"}
     assert {k: v for k, v in result.items() if k not in timed} == {k: v for k, v in unbroken.items() if k not in timed}
-    with pytest.raises(FileNotFoundError, match="no unfinished run"):
+    with pytest.raises(SystemExit):
         main(["--resume", "-f", str(tmp_path)])
+    assert "error: there is no unfinished run with a checkpoint in" in capsys.readouterr().err
 
 
-def test_a_folder_of_ones_own(finished, tmp_path):
+def test_a_folder_of_ones_own(finished, tmp_path, capsys):
     folder, result = finished
     assert main(["-n", str(STEPS), "--seed", "4", "--folder", str(folder), *SMALL]) == result  # It is finished.
-    with pytest.raises(ValueError, match="holds a run with seed=4, asked for was 5"):
+    with pytest.raises(SystemExit):
         main(["-n", str(STEPS), "--seed", "5", "--folder", str(folder), *SMALL])
+    assert "holds a run with seed=4, asked for was 5" in capsys.readouterr().err
     here = tmp_path / "here"
     main(["-n", "96", "--evaluations", "1", "--folder", str(here), *SMALL])
     assert (here / "result.json").exists()
 
 
-@pytest.mark.parametrize("algo", ["ram", "ppo"])
-def test_games_are_evaluated_on_a_number_of_episodes_and_filmed(algo, tmp_path):
-    hyperparams = ["n_steps:10", *(["batch_size:80", "n_epochs:1"] if algo == "ppo" else ["class_loss:reinforce"])]
-    asked = [
-        "--algo",
-        algo,
-        "-n",
-        "1600",
-        "-f",
-        str(tmp_path),
-        *CATCH,
-        "--evaluations",
-        "3",
-        "-params",
-        "matmul_precision:medium",
-    ]
-    result = main([*asked, *hyperparams])
-    folder = tmp_path / algo / "FewGames-v0_1"
+def test_games_are_evaluated_on_a_number_of_episodes_and_filmed(tmp_path, capsys):
+    asked = ["-n", "800", "-f", str(tmp_path), *CATCH, "--evaluations", "2"]
+    result = main([*asked, "-params", "n_steps:10", "class_loss:reinforce", "matmul_precision:medium"])
+    folder = tmp_path / "ram" / "FewGames-v0_1"
     assert result["test_episodes"] == EPISODES["test"]
     assert "dataset" not in result
     assert np.load(folder / "evaluations.npz")["successes"].shape[1] == EPISODES["validation"]
     assert imageio.improps(folder / "games.gif").shape[0] == 6 * (1 + 5)  # A picture before each step and one at the end.
     assert (result["hyperparams"]["matmul_precision"], torch.get_float32_matmul_precision()) == ("medium", "medium")
     torch.set_float32_matmul_precision("highest")
-    trained, film = ["-i", str(folder / "best_model.zip")], tmp_path / "film.mp4"
-    shown = main([*asked, *trained, "--eval-only", "--record", str(film)])
+    trained, film = ["-i", str(folder), "--device", "cpu"], tmp_path / "film.mp4"  # The run tells the environment and all else.
+    shown = main([*trained, "--eval-only", "--record", str(film)])
     assert torch.get_float32_matmul_precision() == "medium"
-    assert shown["test_error"] == result["test_error"]
+    assert (shown["env"], shown["test_error"]) == ("FewGames-v0", result["test_error"])
     assert imageio_ffmpeg.count_frames_and_secs(str(film))[0] == shown["frames"]
-    with pytest.raises(ValueError, match=r"must end in .*\.gif.*\.mp4"):
-        main([*asked, *trained, "--record", str(tmp_path / "film.avi")])
+    with pytest.raises(SystemExit):
+        main([*trained, "--record", str(tmp_path / "film.avi")])
+    assert "must end in" in capsys.readouterr().err
 
 
 def test_stopping_and_zooming_agents_are_drawn(tmp_path):
@@ -237,7 +241,8 @@ def test_modules_register_algorithms_and_environments(tmp_path, monkeypatch, cap
     asked = ["--imports", "mine_of_the_test", "--env", "Small-v0", "-n", "64", "--n-envs", "4", "--evaluations", "2"]
     result = main([*asked, "--algo", "at_random", "--folder", "run"])
     assert (result["algo"], result["env"], result["n_timesteps"]) == ("at_random", "Small-v0", 64)
-    shown = main([*asked, "--algo", "at_random", "-i", "run/best_model.zip", "--eval-only"])
+    assert yaml.safe_load((tmp_path / "run/args.yml").read_text())["config"]["imports"] == ["mine_of_the_test"]
+    shown = main(["-i", "run", "--eval-only", "--trust"])  # A generator's `predict` is a pickle.
     assert shown["test_episodes"] == result["test_episodes"]
     for arguments, message in (
         (["--algo", "a3c"], "algo must be one of ('ram', "),
@@ -247,6 +252,37 @@ def test_modules_register_algorithms_and_environments(tmp_path, monkeypatch, cap
         with pytest.raises(SystemExit):
             main(arguments)
         assert message in capsys.readouterr().err
+
+
+def test_installed_packages_come_before_the_current_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", list(sys.path))
+    (tmp_path / "mine_too.py").write_text("")
+    (tmp_path / "wave.py").write_text("raise AssertionError")
+    monkeypatch.delitem(sys.modules, "wave", raising=False)
+    import_modules(["mine_too"])
+    import_modules(["wave"])
+    assert sys.path.count(str(tmp_path)) == 1
+
+
+WRONG = [
+    *("--seed -1", "--seed 5000000000", "--num-threads 0", "--device foo", "-params n_timesteps:-5", "-params n_envs:0"),
+    *("-params learning_rate:abc", "-params policy_kwargs.cores:lstm", "--env-kwargs sise:8", "--preset nope", "-n 0"),
+    *("--env NoSuch-v0", "--env ../../../outside/x-v0", "-i /nope.zip", "-i /etc/passwd", "-i /etc", "--minutes nan"),
+    *("--n-envs 501", "--algo nope", "-params class_loss:10**2", "--seed x", "--no-such-option", "--resume", "-params a"),
+    *("--folder /proc/nowhere/run", "--imports no_such_module"),
+]
+
+
+@pytest.mark.parametrize("line", WRONG)
+def test_a_wrong_command_ends_with_one_line_and_leaves_no_folder(line, tmp_path, capsys):
+    sizes = [] if line.startswith(("-params n_", "-n ", "--n-envs")) else ["--n-envs", "4"]
+    with pytest.raises(SystemExit) as ended:
+        main(["--env", "FewGames-v0", "-n", "40", *sizes, "--no-test", "-f", str(tmp_path / "logs"), *line.split()])
+    assert ended.value.code == 2
+    [error] = capsys.readouterr().err.splitlines()
+    assert error.startswith("train_agent.py: error: ")
+    assert not [path for path in tmp_path.rglob("*") if path.name != "logs"]
 
 
 @pytest.mark.parametrize("option", ["-params", "--hyperparams", "--env-kwargs"])
@@ -270,10 +306,19 @@ def test_what_a_command_line_asks_for():
 def test_help_explains_each_option(capsys):
     with pytest.raises(SystemExit):
         main(["--help"])
-    text = capsys.readouterr().out
+    text = " ".join(capsys.readouterr().out.split())
     for option in ("--algo", "--env", "--seed", "--n-envs", "--eval-freq", "--progress", "--log-folder", "--tensorboard-log"):
         assert option in text
     for option in ("-params", "--hyperparams", "--trained-agent", "--minutes", "--eval-only", "--resume", "--env-kwargs"):
         assert option in text
-    for option in ("--folder", "--clock", "--evaluations", "--imports", "--record", "episode_ppo, episode_a2c"):
+    for option in (
+        "--folder",
+        "--trust",
+        "pickled code",
+        "--clock",
+        "--evaluations",
+        "--imports",
+        "--record",
+        "episode_ppo, episode_a2c",
+    ):
         assert option in text

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import functools
+import hashlib
+import io
 import time
+import warnings
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +18,8 @@ from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
 from stable_baselines3.common.vec_env import VecEnv
 from tqdm.rich import tqdm
 
-from .checkpoints import save_checkpoint
+from .checkpoints import check_space, save_checkpoint, written
+from .generator import GeneratorAlgorithm
 
 CLOCKS = ("wall", "cpu")
 
@@ -71,13 +76,11 @@ class TimedEvalCallback(EvalCallback):
         eval_steps: environment steps from one evaluation to the next.
         eval_seconds: the same in seconds of training; one of the two is given.
         report: called with (steps, error in %) after each evaluation; what it raises ends the training.
-        **kwargs: see SB3's `EvalCallback`; `log_path` is needed.
+        **kwargs: see SB3's `EvalCallback`; `log_path` is needed. Files are written aside and renamed.
     """
 
-    _STATE = (
-        *("best_mean_reward", "last_mean_reward", "seconds", "n_calls"),
-        *("evaluations_results", "evaluations_timesteps", "evaluations_length", "evaluations_successes"),
-    )
+    _STATE = ("best_mean_reward", "last_mean_reward", "seconds", "n_calls", "evaluations_timesteps")
+    _LISTS = ("evaluations_results", "evaluations_length", "evaluations_successes")
 
     def __init__(
         self,
@@ -93,6 +96,8 @@ class TimedEvalCallback(EvalCallback):
         if (eval_steps is None) == (eval_seconds is None):
             raise ValueError(f"give one of eval_steps and eval_seconds, got {eval_steps!r} and {eval_seconds!r}")
         super().__init__(eval_env, eval_freq=1, **kwargs)
+        self.path, best = Path(f"{self.log_path}.npz"), self.best_model_save_path
+        self.best = best if best is None else Path(best) / "best_model.zip"
         self.stopwatch, self.eval_seed, self.make_split, self.report = stopwatch, eval_seed, make_split, report
         self.eval_steps, self.eval_seconds = eval_steps, eval_seconds
         self.seconds: list[tuple[float, float]] = []  # Wall and CPU, before each evaluation.
@@ -101,6 +106,7 @@ class TimedEvalCallback(EvalCallback):
         if self.make_split is not None:
             self.eval_env, self.n_eval_episodes, self.eval_seed = self.make_split()
         super()._init_callback()
+        self.best_model_save_path = None  # SB3 would write in place.
 
     def _on_training_start(self) -> None:
         self.stopwatch.start()
@@ -124,32 +130,62 @@ class TimedEvalCallback(EvalCallback):
         self.stopwatch.pause()
         self.seconds.append((self.stopwatch.wall, self.stopwatch.cpu))
         self.eval_env.seed(self.eval_seed)
+        best, folder, file = self.best_mean_reward, self.log_path, io.BytesIO()
+        self.log_path = file  # type: ignore[assignment]
         continues = super()._on_step()
+        self.log_path = folder
         if not self.evaluations_successes:
             raise ValueError('env must give info["is_success"] at the end of each episode to be evaluated, this one does not')
-        self._write()
+        file.seek(0)
+        with np.load(file) as saved, written(self.path) as out:
+            train_seconds, cpu_seconds = np.array(self.seconds).T
+            np.savez(out, **saved, train_seconds=train_seconds, cpu_seconds=cpu_seconds)
+        if self.best is not None and self.best_mean_reward > best:
+            with written(self.best) as out:
+                self.model.save(out)
         if self.report is not None:
             self.report(self.num_timesteps, 100 * (1 - float(np.mean(self.evaluations_successes[-1]))))
         self.stopwatch.start()
         return continues
 
-    def _write(self) -> None:
-        assert self.log_path is not None
-        path = f"{self.log_path}.npz"
-        with np.load(path) as saved:
-            arrays = dict(saved)
-        arrays["train_seconds"], arrays["cpu_seconds"] = np.array(self.seconds).T
-        np.savez(path, **arrays)
-
     def get_state(self) -> dict[str, Any]:
         """What another callback needs to resume where this one is."""
-        return {"stopwatch": self.stopwatch.read(), **{name: getattr(self, name) for name in self._STATE}}
+        lists = {name: np.array(getattr(self, name)) for name in self._LISTS}
+        return {"stopwatch": self.stopwatch.read(), "best": self._digest(), **{n: getattr(self, n) for n in self._STATE}, **lists}
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Resume where another callback was."""
         self.stopwatch.wall, self.stopwatch.cpu = state["stopwatch"]
         for name in self._STATE:
             setattr(self, name, state[name])
+        for name in self._LISTS:
+            setattr(self, name, [list(row) for row in state[name]])
+        if state["best"] != self._digest():
+            self.best_mean_reward = self._reward_of_best()
+
+    def _digest(self) -> str | None:
+        """The SHA-256 of the best model; None: there is none."""
+        return hashlib.sha256(self.best.read_bytes()).hexdigest() if self.best is not None and self.best.exists() else None
+
+    def _reward_of_best(self) -> float:
+        """The mean reward of a best model that is newer than the state: a stop came between the two."""
+        assert self.best is not None
+        try:
+            with zipfile.ZipFile(self.best) as archive, np.load(self.path) as saved:
+                if archive.testzip() is None:
+                    return float(saved["results"].mean(axis=1).max())
+        except (OSError, ValueError, zipfile.BadZipFile):
+            pass
+        warnings.warn(f"{self.best} is damaged: the best model is that of the evaluations from now on", stacklevel=2)
+        return -np.inf
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal has ended the run, after a checkpoint where there was something to keep."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(f"stopped by signal {signum}")
+        self.signum = signum
 
 
 class ResumeCallback(BaseCallback):
@@ -160,28 +196,50 @@ class ResumeCallback(BaseCallback):
     `learn`.
 
     Args:
-        path: the file.
+        folder: the run's.
         evaluation: the callback that evaluates, whose state is part of the checkpoint.
+        begin: called when the training starts and the disk has room for it.
+
+    Attributes:
+        signum: where this is set, the next rollout does not begin: a checkpoint is written and `Stopped` raised.
     """
 
-    def __init__(self, path: Path, evaluation: TimedEvalCallback) -> None:
+    def __init__(self, folder: Path, evaluation: TimedEvalCallback, begin: Callable[[], None] = lambda: None) -> None:
         super().__init__()
-        self.path, self.evaluation = path, evaluation
+        self.folder, self.evaluation, self.begin = folder, evaluation, begin
+        self.signum: int | None = None
         self._num_saved = 0
+
+    @property
+    def can_save(self) -> bool:
+        """Whether the algorithm's state can be stored: a generator's can't."""
+        return not isinstance(self.model, GeneratorAlgorithm)
 
     def _on_training_start(self) -> None:
         self._num_saved = len(self.evaluation.seconds)
+        if self.can_save:
+            check_space(self.folder, self.model, self.training_env, self.evaluation.get_state())
+        self.begin()
 
     def _on_step(self) -> bool:
         return True
 
     def _on_rollout_start(self) -> None:
-        if len(self.evaluation.seconds) == self._num_saved:
-            return
-        self._num_saved = len(self.evaluation.seconds)
+        if len(self.evaluation.seconds) > self._num_saved or self.signum is not None:
+            self._save()
+            self.evaluation.stopwatch.start()
+
+    def _on_training_end(self) -> None:
+        if self.signum is not None:
+            self._save()
+
+    def _save(self) -> None:
         self.evaluation.stopwatch.pause()
-        save_checkpoint(self.path, self.model, self.training_env, self.evaluation.get_state())
-        self.evaluation.stopwatch.start()
+        if self.can_save:
+            save_checkpoint(self.folder, self.model, self.training_env, self.evaluation.get_state())
+        self._num_saved = len(self.evaluation.seconds)
+        if self.signum is not None:
+            raise Stopped(self.signum)
 
 
 class TimeLimitCallback(BaseCallback):

@@ -1,16 +1,23 @@
-"""What a run is asked for, and what it learns with: hyperparams/<algo>.yml and what the command line changes of it."""
+"""What a run is asked for, what it learns with (hyperparams/<algo>.yml, with changes), and its folder, commit and machine."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import math
+import os
+import platform
+import re
+import subprocess
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 
 from ..pretrained import PRETRAINED, pretrained_hyperparams
 from .callbacks import CLOCKS
-from .registry import get_algorithm
+from .checkpoints import checkpoints_in
+from .registry import WHOLE_SCENE, get_algorithm
 
 PROJECT = Path(__file__).resolve().parents[2]
 HYPERPARAMS = PROJECT / "hyperparams"
@@ -18,7 +25,9 @@ HYPERPARAMS = PROJECT / "hyperparams"
 RUN_HYPERPARAMS = ("n_timesteps", "n_envs", "frame_stack", "matmul_precision")
 # rl_zoo3 evaluates in environments without the env_kwargs of its files, so those hold the format of actions as a wrapper.
 ACTION_WRAPPER = "ram_envs.actions.ActionFormat"
-_AT_LEAST_ONE = ("n_timesteps", "n_envs", "evaluations", "eval_freq")
+# What may differ when an unfinished run is resumed.
+CIRCUMSTANCES = ("folder", "progress", "command", "device", "num_threads", "tensorboard_log", "figures", "imports", "trust")
+_AT_LEAST_ONE = ("n_timesteps", "n_envs", "evaluations", "eval_freq", "num_threads")
 
 
 @dataclass(frozen=True)
@@ -26,11 +35,11 @@ class RunConfig:
     """What is asked of a run.
 
     Raises:
-        ValueError: a value is out of range, an unknown algorithm, or "pretrained" for another algorithm than "ram".
+        ValueError: a value is out of range, an unknown algorithm, or what does not go with the trained agent.
     """
 
-    env: str  # A registered environment's id.
-    folder: str | Path  # Where everything is written.
+    env: str = "GlimpseMNIST-v0"  # A registered environment's id.
+    folder: str | Path = ""  # Where everything is written.
     algo: str = "ram"  # The algorithm's name.
     preset: str | None = None  # "paper", "best" or another of hyperparams/<algo>.yml; None: the everyday one.
     seed: int = 0  # Of the networks, the samples and the environments.
@@ -42,13 +51,19 @@ class RunConfig:
     env_kwargs: dict[str, Any] = field(default_factory=dict)  # Options of the environment.
     evaluations: int = 12  # The number of evaluations on validation, evenly spread.
     eval_freq: int | None = None  # Steps from one evaluation to the next, instead of evaluations.
-    trained_agent: str | None = None  # A saved model to begin from, or "pretrained": the package's own for the environment.
+
+    trained_agent: str | None = None
+    """A trained agent to begin from: "pretrained", the package's own for the environment; a run's folder or a model in it, with
+    the run's hyperparameters and options; or SB3's zip from elsewhere."""
+
+    trust: bool = False  # Whether that zip may run the code that it holds.
     test: bool = True  # Whether the best model is tested; else the test split is not touched.
     figures: bool = True  # Whether the learning curve and glimpses or games are drawn.
     device: str = "auto"  # Of torch, or "auto".
     tensorboard_log: str | None = None  # A folder for TensorBoard's logs.
     num_threads: int = 1  # Threads of torch.
     progress: bool = False  # Whether to show a progress bar.
+    imports: list[str] = field(default_factory=list)  # Modules that register what the run needs.
     command: str | None = None  # The command line that asked for all this.
 
     def __post_init__(self) -> None:
@@ -56,8 +71,10 @@ class RunConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value!r}")
-        if self.minutes is not None and self.minutes <= 0:
-            raise ValueError(f"minutes must be above 0, got {self.minutes!r}")
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"seed must be in [0, 2**32), got {self.seed!r}")
+        if self.minutes is not None and not 0 < self.minutes < math.inf:
+            raise ValueError(f"minutes must be a number above 0, got {self.minutes!r}")
         if self.clock not in CLOCKS:
             raise ValueError(f"clock must be one of {CLOCKS}, got {self.clock!r}")
         if "frame_stack" in self.env_kwargs:
@@ -65,28 +82,138 @@ class RunConfig:
         get_algorithm(self.algo)
         if self.trained_agent == PRETRAINED and self.algo != "ram":
             raise ValueError(f'trained_agent="{PRETRAINED}" is an agent of the algorithm "ram", got algo={self.algo!r}')
+        if self.trained_agent and self.preset:
+            raise ValueError(f"preset can't be given for a trained agent, which has its own hyperparameters, got {self.preset!r}")
+        if self.is_foreign and (changed := [name for name in self.hyperparams if name not in RUN_HYPERPARAMS]):
+            raise ValueError(f"{changed[0]} can't be changed: {self.trained_agent} has its own hyperparameters")
+
+    @property
+    def agent_run(self) -> Path | None:
+        """The folder of the run that made the trained agent; None: there is no such run."""
+        return run_of(self.trained_agent)
+
+    @property
+    def is_foreign(self) -> bool:
+        """Whether the trained agent is SB3's zip from elsewhere."""
+        return self.trained_agent not in (None, PRETRAINED) and self.agent_run is None
+
+
+def run_of(trained_agent: str | None) -> Path | None:
+    """The folder of the run that a trained agent's path is in or names; None: there is no such run."""
+    if trained_agent in (None, PRETRAINED):
+        return None
+    path = Path(str(trained_agent))
+    folder = path if path.is_dir() else path.parent
+    return folder if (folder / "args.yml").is_file() else None
 
 
 def read_hyperparams(config: RunConfig) -> tuple[dict[str, Any], dict[str, Any]]:
     """All hyperparameters of a run, with "lin_..." still as text, and all options of its environments.
 
-    What the config changes takes precedence over hyperparams/<algo>.yml, or the pretrained agent's own hyperparameters, and those
-    over what defines the algorithm.
+    What the config changes takes precedence over hyperparams/<algo>.yml, or the trained agent's own hyperparameters, and those
+    over what defines the algorithm. A zip from elsewhere tells only SB3 of its hyperparameters.
 
     Raises:
-        ValueError: an unknown preset, an environment without a pretrained agent, a change of an entry where there are no entries,
-            or options of the environment that don't fit the algorithm.
+        ValueError: an unknown preset, an environment without a pretrained agent, a trained agent of another algorithm, a change
+            of an entry where there are no entries, numbers out of range, or options that don't fit the algorithm.
     """
     algorithm = get_algorithm(config.algo)
     tuned = read_file(HYPERPARAMS / f"{config.algo}.yml", config.env, config.preset)
     if config.trained_agent == PRETRAINED:
         tuned |= pretrained_hyperparams(config.env)
+    elif config.agent_run is not None:
+        tuned = _hyperparams_of_run(config, config.agent_run, WHOLE_SCENE if algorithm.sees_scene else {})
     hyperparams = merge(algorithm.hyperparams, change(tuned, config.hyperparams))
     env_kwargs = algorithm.env_kwargs(config.env, {**hyperparams.pop("env_kwargs", {}), **config.env_kwargs})
-    hyperparams["n_timesteps"] = config.n_timesteps or hyperparams.get("n_timesteps", 1_000_000)
-    hyperparams["n_envs"] = config.n_envs or hyperparams.get("n_envs", 128)
+    for name, default in (("n_timesteps", 1_000_000), ("n_envs", 128)):
+        value = getattr(config, name) or hyperparams.get(name, default)
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or value < 1 or value != value // 1:
+            raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+        hyperparams[name] = int(value)
+    if not config.minutes and hyperparams["n_timesteps"] < hyperparams["n_envs"]:
+        must = "n_timesteps must be at least n_envs, one step of each environment"
+        raise ValueError(f"{must}, got {hyperparams['n_timesteps']} and {hyperparams['n_envs']}")
     hyperparams.setdefault("matmul_precision", "highest")
-    return hyperparams, env_kwargs
+    return {name: value for name, value in hyperparams.items() if name in RUN_HYPERPARAMS or not config.is_foreign}, env_kwargs
+
+
+def _hyperparams_of_run(config: RunConfig, folder: Path, added: dict[str, Any]) -> dict[str, Any]:
+    """Those that a trained agent has learned with, and its environment's options without what its algorithm adds."""
+    stored = read_args(folder)
+    algo, env_id = (stored["config"].get(name) for name in ("algo", "env"))
+    if algo != config.algo:
+        raise ValueError(f"{config.trained_agent} is an agent of the algorithm {algo}, got algo={config.algo!r}")
+    options = stored["env_kwargs"] if env_id == config.env else {}
+    return {**stored["hyperparams"], "env_kwargs": {name: value for name, value in options.items() if name not in added}}
+
+
+def read_args(folder: Path) -> dict[str, Any]:
+    """What a run's args.yml holds: "config", what was asked for, and the other fields of `Run`.
+
+    Raises:
+        ValueError: it is of another version of ram-envs, or not whole.
+    """
+    path = folder / "args.yml"
+    try:
+        stored = yaml.safe_load(path.read_text("utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is damaged: {str(error).splitlines()[0]}") from error
+    if not isinstance(stored, dict) or not isinstance(stored.get("config"), dict):
+        raise ValueError(f"{path} is of another version of ram-envs, which can't be resumed: take another folder or remove it")
+    return stored
+
+
+def difference(stored: dict[str, Any], asked: dict[str, Any]) -> str | None:
+    """The first thing in which a run differs from what is asked, but for circumstances that may; None: there is none."""
+    for name, value in yaml.safe_load(yaml.safe_dump(asked)).items():  # Tuples are stored as lists.
+        if name not in CIRCUMSTANCES and stored.get(name) != value:
+            return f"{name}={stored.get(name)!r}, asked for was {value!r}"
+    return None
+
+
+def new_folder(log_folder: Path, algo: str, env_id: str) -> Path:
+    """Make the folder of the next run, such as logs/ram/GlimpseMNIST-v0_3."""
+    while True:
+        number = max((number for number, _ in _numbered(log_folder, algo, env_id)), default=0) + 1
+        folder = log_folder / _plain_name(algo) / f"{_plain_name(env_id)}_{number}"
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:  # Another run, begun at the same moment, was faster.
+            if not folder.is_dir():
+                raise
+            continue
+        return folder
+
+
+def unfinished_run(log_folder: Path, asked: dict[str, Any]) -> dict[str, Any]:
+    """What was asked of the newest run that has a checkpoint and no result, as fields of `RunConfig`, with its folder.
+
+    Args:
+        log_folder: where the run folders are.
+        asked: fields of `RunConfig` that it must agree with, but for `CIRCUMSTANCES`, which take the place of the run's own;
+            "folder", where given, is the run's.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: there are some, but they were asked for differently.
+    """
+    algo, env_id = asked.get("algo", RunConfig.algo), asked.get("env", RunConfig.env)
+    folders = [folder for _, folder in sorted(_numbered(log_folder, algo, env_id), reverse=True)]
+    differences = []
+    for folder in [Path(asked["folder"])] if asked.get("folder") else folders:
+        if (folder / "result.json").exists() or not checkpoints_in(folder) or not (folder / "args.yml").is_file():
+            continue
+        stored = read_args(folder)["config"]
+        if changed := difference(stored, asked):
+            differences.append(f"{folder} holds a run with {changed}")
+            continue
+        known = {field.name for field in fields(RunConfig)}
+        circumstances = {name: asked[name] for name in CIRCUMSTANCES if name in asked}
+        return {**{n: v for n, v in stored.items() if n in known}, "trust": False, **circumstances, "folder": str(folder)}
+    if differences:
+        raise ValueError(f"nothing to resume as asked: {differences[0]}")
+    where = asked.get("folder") or f"{log_folder} of {algo} on {env_id}"
+    raise FileNotFoundError(f"there is no unfinished run with a checkpoint in {where}: start one without --resume")
 
 
 def read_file(path: Path, env_id: str, preset: str | None = None) -> dict[str, Any]:
@@ -102,7 +229,7 @@ def read_file(path: Path, env_id: str, preset: str | None = None) -> dict[str, A
     Raises:
         ValueError: the file has no such preset, or names another wrapper, which natively batched environments can't have.
     """
-    entries = yaml.safe_load(path.read_text()) if path.exists() else {}
+    entries = yaml.safe_load(path.read_text("utf-8")) if path.exists() else {}
     if preset is not None and f"{env_id}/{preset}" not in entries:
         known = [name.removeprefix(f"{env_id}/") for name in entries if name.startswith(f"{env_id}/")]
         raise ValueError(f"preset must be one of those that {path.name} has for {env_id}, {known or 'none'}, got {preset!r}")
@@ -140,3 +267,41 @@ def change(hyperparams: dict[str, Any], changes: dict[str, Any]) -> dict[str, An
             value = change(entries, {rest: value})
         changed[first] = value
     return changed
+
+
+def current_commit(folder: Path = PROJECT) -> str | None:
+    """The commit checked out in the folder, with "-dirty" behind it where files differ; None outside git."""
+    command = ["git", "-C", str(folder), "describe", "--always", "--abbrev=40", "--dirty"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def describe_machine(device: torch.device) -> str:
+    """The processor and what the networks run on: the GPU's name, or "cpu"."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    return f"{name_processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} torch thread(s), {name}"
+
+
+def name_processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """The processor's name as far as it is known, else its architecture; cpuinfo is Linux's file that names it."""
+    lines = cpuinfo.read_text("utf-8").splitlines() if cpuinfo.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return next(iter(names), "") or platform.processor() or platform.machine()
+
+
+def _numbered(log_folder: Path, algo: str, env_id: str) -> list[tuple[int, Path]]:
+    """The numbers and folders of all runs."""
+    numbered = []
+    prefix = f"{_plain_name(env_id)}_"
+    for folder in (log_folder / _plain_name(algo)).glob("*"):
+        number = folder.name.removeprefix(prefix)
+        if folder.name.startswith(prefix) and number.isdecimal():
+            numbered.append((int(number), folder))
+    return numbered
+
+
+def _plain_name(name: str) -> str:
+    """As a part of a path: without the slashes and colons of namespaces and modules."""
+    return re.sub(r"[^\w.-]", "-", name).lstrip(".")

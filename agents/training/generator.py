@@ -125,6 +125,6 @@ class _Unpickler(pickle.Unpickler):
         return self.env
 
 
-def _zip(path: str | Path) -> str:
-    """SB3 leaves the ending out."""
-    return str(path).removesuffix(".zip") + ".zip"
+def _zip(path: Any) -> Any:
+    """SB3 leaves the ending out; an open file stays as it is."""
+    return str(path).removesuffix(".zip") + ".zip" if isinstance(path, (str, Path)) else path

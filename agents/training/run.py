@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
-import platform
-import subprocess
-from collections.abc import Callable
+import shutil
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
+from filelock import FileLock, Timeout
 from gymnasium import spaces
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
@@ -22,20 +26,28 @@ from stable_baselines3.common.vec_env import VecEnv, VecMonitor
 
 from ram_envs import env_defaults
 
-from ..pretrained import PRETRAINED, load_pretrained
+from ..pretrained import PRETRAINED, load_pretrained_weights
 from ..recurrent import parse_schedule
 from ..vec_env import make_vec_env
-from .callbacks import ResumeCallback, Stopwatch, TimedEvalCallback, TimeLimitCallback, on_the_clock
-from .checkpoints import resume
-from .config import PROJECT, RUN_HYPERPARAMS, RunConfig, read_hyperparams
+from .callbacks import ResumeCallback, Stopped, Stopwatch, TimedEvalCallback, TimeLimitCallback, on_the_clock
+from .checkpoints import (
+    CHECKPOINT,
+    PREVIOUS,
+    checkpoints_in,
+    load_weights,
+    read_checkpoint,
+    remove_checkpoints,
+    restore,
+    write_text,
+    written,
+)
+from .config import RUN_HYPERPARAMS, RunConfig, current_commit, describe_machine, difference, read_args, read_hyperparams
 from .evaluation import evaluate_on_test, evaluation_of, make_split
 from .figures import plot_glimpses, plot_learning_curve, record, watch
 from .generator import GeneratorAlgorithm
 from .registry import Algorithm, get_algorithm
 
 MANY_TIMESTEPS = 10**12  # With minutes the clock alone ends the training.
-# What may differ when an unfinished run is resumed.
-_CIRCUMSTANCES = ("folder", "progress", "command", "device", "num_threads", "tensorboard_log", "figures")
 _NOISES = {"normal": NormalActionNoise, "ornstein-uhlenbeck": OrnsteinUhlenbeckActionNoise}
 
 
@@ -63,7 +75,10 @@ class Run:
 def run(config: RunConfig, report: Callable[[int, float], None] | None = None) -> dict[str, Any]:
     """Train, evaluate and test as the config says.
 
-    Where the folder holds a finished run its result is returned; an unfinished one is resumed from its last checkpoint.
+    Where the folder holds a finished run its result is returned; an unfinished one is resumed from its last checkpoint. Where the
+    training fails before its first evaluation, a folder that was new or empty is removed.
+
+    While it learns, SIGTERM and Ctrl-C end it with a checkpoint before the next rollout; a second one ends it at once.
 
     Args:
         config: what is asked.
@@ -75,15 +90,18 @@ def run(config: RunConfig, report: Callable[[int, float], None] | None = None) -
     Raises:
         ValueError: something in the config is unknown or out of range, or the folder holds a run that was asked for differently.
         ImportError: the algorithm needs a package that is not installed.
+        OSError: the folder can't take what a run writes, or another process is at work in it.
+        Stopped: a signal came.
     """
-    opened = open_run(config)
-    finished = opened.folder / "result.json"
-    if finished.exists():
-        return json.loads(finished.read_text())
-    torch.set_num_threads(config.num_threads)
-    torch.set_flush_denormal(True)  # Numbers below 1e-38 count for nothing and cost a seventh of the time.
-    torch.set_float32_matmul_precision(opened.hyperparams["matmul_precision"])
-    return train(opened, report)
+    finished = Path(config.folder) / "result.json"
+    with nullcontext() if finished.exists() else _alone(finished.parent):
+        opened = open_run(config)
+        if finished.exists():
+            return json.loads(finished.read_text("utf-8"))
+        torch.set_num_threads(config.num_threads)
+        torch.set_flush_denormal(True)  # Numbers below 1e-38 count for nothing and cost a seventh of the time.
+        torch.set_float32_matmul_precision(opened.hyperparams["matmul_precision"])
+        return train(opened, report)
 
 
 def open_run(config: RunConfig) -> Run:
@@ -92,56 +110,109 @@ def open_run(config: RunConfig) -> Run:
     Raises:
         ValueError: the folder holds a run that was asked for differently or by another version, or see `read_hyperparams`.
     """
-    path = Path(config.folder) / "args.yml"
-    if not path.exists():
-        return Run(config, current_commit(), *read_hyperparams(config))
-    stored = _read_args(path)
-    for name, value in yaml.safe_load(yaml.safe_dump(_plain(config))).items():
-        if name not in _CIRCUMSTANCES and stored["config"].get(name) != value:
-            raise ValueError(
-                f"{config.folder} holds a run with {name}={stored['config'].get(name)!r}, asked for was {value!r}: "
-                "take another folder or remove it"
-            )
+    if not (Path(config.folder) / "args.yml").exists():
+        hyperparams, env_kwargs = yaml.safe_load(yaml.safe_dump(read_hyperparams(config)))  # As they are when it resumes.
+        return Run(config, current_commit(), hyperparams, env_kwargs)
+    if (Path(config.folder) / "checkpoint.pkl").exists():
+        raise ValueError(f"{config.folder} has a checkpoint of another version of ram-envs: take another folder or remove it")
+    stored = read_args(Path(config.folder))
+    if changed := difference(stored["config"], _plain(config)):
+        raise ValueError(f"{config.folder} holds a run with {changed}: take another folder or remove it")
     return Run(**{**stored, "config": config})
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Hold the folder for this process; a new one is removed again where nothing was learned."""
+    is_new, new = not folder.exists() or not any(folder.iterdir()), [path for path in folder.parents if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise BlockingIOError(f"another process is at work in {folder}: wait for it or stop it") from error
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            os.remove(lock.lock_file)
+        lock.release()
+        if is_new and not ((folder / "evaluations.npz").exists() or checkpoints_in(folder)):
+            shutil.rmtree(folder, ignore_errors=True)
+            with suppress(OSError):  # They hold other runs.
+                for path in new or [folder.parent]:
+                    path.rmdir()
 
 
 def train(run: Run, report: Callable[[int, float], None] | None = None) -> dict[str, Any]:
     """Learn, keep the model that is best on validation, test that one; returns what result.json holds."""
-    config, checkpoint, algorithm = run.config, run.folder / "checkpoint.pkl", get_algorithm(run.config.algo)
+    config, algorithm = run.config, get_algorithm(run.config.algo)
     order = {"image_order": "shuffled"} if "image_order" in env_defaults(config.env) else {}
     env = make_vec_env(config.env, run.hyperparams["n_envs"], frame_stack=run.frame_stack, **{**order, **run.env_kwargs})
     evaluation = make_evaluation(run, env, report)
-    callbacks: list[BaseCallback] = [evaluation]
-    if checkpoint.exists():
-        model, progress = resume(algorithm.load, checkpoint, env, device=config.device)
-        evaluation.set_state(progress)
+    keeper = ResumeCallback(run.folder, evaluation, begin=lambda: store(run, model.device))
+    callbacks: list[BaseCallback] = [evaluation, keeper]
+    if any((run.folder / name).exists() for name in (CHECKPOINT, PREVIOUS)):
+        state = read_checkpoint(run.folder)
+        model = load_agent(run, env) if config.is_foreign else make_model(run, algorithm, env)
+        evaluation.set_state(restore(state, model, env))
         print(f"Resuming after {model.num_timesteps} steps")
     else:
-        model = load_agent(config, env) if config.trained_agent else make_model(run, algorithm, env)
+        model = load_agent(run, env) if config.trained_agent else make_model(run, algorithm, env)
         model.num_timesteps = 0
-    store(run, model.device)
-    if not isinstance(model, GeneratorAlgorithm):
-        callbacks.append(ResumeCallback(checkpoint, evaluation))
+        for name in ("best_model.zip", "evaluations.npz") if run.machines else ():  # Of a start that came to no checkpoint.
+            (run.folder / name).unlink(missing_ok=True)
     n_timesteps = run.hyperparams["n_timesteps"]
     if config.minutes:
         callbacks.append(TimeLimitCallback(evaluation.stopwatch, 60 * config.minutes, config.progress))
         model, n_timesteps = on_the_clock(model), MANY_TIMESTEPS
-    model.learn(
-        n_timesteps - model.num_timesteps,
-        callbacks,
-        reset_num_timesteps=model.num_timesteps == 0,
-        progress_bar=config.progress and not config.minutes,
-    )
-    model.save(run.folder / "model.zip")
-    best = algorithm.load(run.folder / "best_model.zip", env=env, device=config.device)
+    with _stopped_by_signals(keeper):
+        model.learn(
+            n_timesteps - model.num_timesteps,
+            callbacks,
+            reset_num_timesteps=model.num_timesteps == 0,
+            progress_bar=config.progress and not config.minutes,
+        )
+    with written(run.folder / "model.zip") as file:
+        model.save(file)
     result = describe(run, model, env, evaluation)
+    best = _best_of(run, model, env)
     if config.test:
         result |= evaluate_on_test(best, config.env, run.env_kwargs, run.frame_stack)
-    (run.folder / "result.json").write_text(json.dumps(result, indent=2) + "\n")
+    write_text(run.folder / "result.json", json.dumps(result, indent=2) + "\n")
     if config.figures:
         draw(run, best, env)
-    checkpoint.unlink(missing_ok=True)
+    remove_checkpoints(run.folder)
     return result
+
+
+@contextmanager
+def _stopped_by_signals(keeper: ResumeCallback) -> Iterator[None]:
+    """Let the keeper end the training at SIGINT and SIGTERM; a second one ends it at once."""
+
+    def note(signum: int, frame: Any) -> None:
+        if keeper.signum is not None:
+            raise Stopped(signum)
+        keeper.signum = signum
+
+    is_main = threading.current_thread() is threading.main_thread()  # Others can't set handlers.
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM) if is_main}
+    for number in (number for number, handler in before.items() if handler is not signal.SIG_IGN):
+        signal.signal(number, note)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _best_of(run: Run, model: BaseAlgorithm, env: VecMonitor) -> BaseAlgorithm:
+    """The model with the weights that were best on validation; a generator's is loaded from what this process has written."""
+    path = run.folder / "best_model.zip"
+    if isinstance(model, GeneratorAlgorithm):
+        return GeneratorAlgorithm.load(path, env=env)
+    load_weights(model, path)
+    return model
 
 
 def make_evaluation(run: Run, env: VecEnv, report: Callable[[int, float], None] | None) -> TimedEvalCallback:
@@ -169,11 +240,27 @@ def make_model(run: Run, algorithm: Algorithm, env: VecMonitor) -> BaseAlgorithm
     return algorithm.make(env, hyperparams, config.seed, device=config.device, tensorboard_log=config.tensorboard_log)
 
 
-def load_agent(config: RunConfig, env: VecMonitor) -> BaseAlgorithm:
-    """The trained agent that the config names."""
+def load_agent(run: Run, env: VecMonitor) -> BaseAlgorithm:
+    """The trained agent that the run's config names, with the run's hyperparameters and seed.
+
+    Raises:
+        ValueError: it does not fit the environment, or its file holds code that runs when it is loaded, and `trust` is not set.
+        FileNotFoundError: there is no such file.
+    """
+    config, algorithm = run.config, get_algorithm(run.config.algo)
     if config.trained_agent == PRETRAINED:
-        return load_pretrained(config.env, env, config.device)
-    return get_algorithm(config.algo).load(config.trained_agent, env=env, device=config.device)
+        return load_pretrained_weights(make_model(run, algorithm, env), config.env)  # type: ignore[arg-type]
+    path = Path(str(config.trained_agent))
+    path = path / "best_model.zip" if path.is_dir() else path
+    if not path.exists():
+        raise FileNotFoundError(f"there is no trained agent {path}")
+    if not config.is_foreign and not inspect.isgeneratorfunction(algorithm.target):
+        model = make_model(run, algorithm, env)
+        load_weights(model, path)
+        return model
+    if not config.trust:
+        raise ValueError(f"{path} holds pickled code, which runs when it is loaded: give --trust if you know where it comes from")
+    return algorithm.load(path, env=env, device=config.device, seed=config.seed, tensorboard_log=config.tensorboard_log)
 
 
 def parse_hyperparams(hyperparams: dict[str, Any], action_space: spaces.Space) -> dict[str, Any]:
@@ -184,7 +271,7 @@ def parse_hyperparams(hyperparams: dict[str, Any], action_space: spaces.Space) -
     """
     given = {name: value for name, value in hyperparams.items() if name not in RUN_HYPERPARAMS}
     noise_type, noise_std = given.pop("noise_type", None), given.pop("noise_std", None)
-    parsed = {name: parse_schedule(value) if isinstance(value, str) else value for name, value in given.items()}
+    parsed = {name: parse_schedule(value) if str(value).startswith("lin_") else value for name, value in given.items()}
     if noise_type is not None:
         if noise_type not in _NOISES or noise_std is None:
             raise ValueError(f"noise_type must be one of {tuple(_NOISES)}, beside noise_std, got {noise_type!r}")
@@ -199,15 +286,16 @@ def store(run: Run, device: torch.device) -> None:
     if run.machines[-1:] != [machine]:
         run.machines.append(machine)
     run.folder.mkdir(parents=True, exist_ok=True)
-    stored = {**vars(run), "config": _plain(run.config)}
-    (run.folder / "args.yml").write_text(yaml.safe_dump(stored, sort_keys=False))
+    write_text(run.folder / "args.yml", yaml.safe_dump({**vars(run), "config": _plain(run.config)}, sort_keys=False))
 
 
 def describe(run: Run, model: BaseAlgorithm, env: VecMonitor, evaluation: TimedEvalCallback) -> dict[str, Any]:
     """What result.json says of the training."""
     config = run.config
     wall, cpu = evaluation.stopwatch.read()
-    curve = np.load(run.folder / "evaluations.npz")
+    with np.load(run.folder / "evaluations.npz") as saved:
+        curve = dict(saved)
+    best = np.abs(curve["results"].mean(axis=1) - evaluation.best_mean_reward).argmin()
     episodes = model.num_timesteps / curve["ep_lengths"].mean()
     result: dict[str, Any] = {"env": config.env, "algo": config.algo, "preset": config.preset, "seed": config.seed}
     if num_images := _ask(env, "num_images"):
@@ -219,7 +307,7 @@ def describe(run: Run, model: BaseAlgorithm, env: VecMonitor, evaluation: TimedE
         "frames_per_second": round(model.num_timesteps / wall, 1),
         "train_seconds": round(wall, 1),
         "train_cpu_seconds": round(cpu, 1),
-        "validation_error": round(100 * (1 - curve["successes"].mean(axis=1)[curve["results"].mean(axis=1).argmax()]), 2),
+        "validation_error": round(100 * (1 - curve["successes"].mean(axis=1)[best]), 2),
         "last_validation_error": round(100 * (1 - float(curve["successes"][-1].mean())), 2),
         "command": config.command,
         "commit": run.commit,
@@ -245,74 +333,10 @@ def draw(run: Run, model: BaseAlgorithm, env: VecMonitor) -> None:
         plot_glimpses(watch(model, config.env, run.env_kwargs, split, frame_stack=run.frame_stack), run.folder / "glimpses.png")
 
 
-def new_folder(log_folder: Path, algo: str, env_id: str) -> Path:
-    """Make the folder of the next run, such as logs/ram/GlimpseMNIST-v0_3."""
-    while True:
-        number = max((number for number, _ in _numbered(log_folder, algo, env_id)), default=0) + 1
-        folder = log_folder / algo / f"{env_id}_{number}"
-        try:
-            folder.mkdir(parents=True)
-        except FileExistsError:  # Another run, begun at the same moment, was faster.
-            continue
-        return folder
-
-
-def unfinished_run(log_folder: Path, algo: str, env_id: str) -> RunConfig:
-    """What was asked of the newest run that has no result, with its folder.
-
-    Raises:
-        FileNotFoundError: there is none.
-    """
-    for _, folder in sorted(_numbered(log_folder, algo, env_id), reverse=True):
-        path = folder / "args.yml"
-        if path.is_file() and not (folder / "result.json").exists():
-            return RunConfig(**{**_read_args(path)["config"], "folder": folder})
-    raise FileNotFoundError(f"there is no unfinished run of {algo} on {env_id} in {log_folder}: start one without --resume")
-
-
-def current_commit(folder: Path = PROJECT) -> str | None:
-    """The commit checked out in the folder, with "-dirty" behind it where files differ; None outside git."""
-    command = ["git", "-C", str(folder), "describe", "--always", "--abbrev=40", "--dirty"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None
-
-
-def describe_machine(device: torch.device) -> str:
-    """The processor and what the networks run on: the GPU's name, or "cpu"."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-    return f"{name_processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} torch thread(s), {name}"
-
-
-def name_processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
-    """The processor's name as far as it is known, else its architecture; cpuinfo is Linux's file that names it."""
-    lines = cpuinfo.read_text("utf-8").splitlines() if cpuinfo.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return next(iter(names), "") or platform.processor() or platform.machine()
-
-
 def _ask(env: VecEnv, name: str) -> Any:
     """What environments of ours say of themselves; None where they are others'."""
     return env.get_attr(name)[0] if env.has_attr(name) else None
 
 
-def _read_args(path: Path) -> dict[str, Any]:
-    stored = yaml.safe_load(path.read_text())
-    if "config" not in stored:
-        raise ValueError(f"{path} is of another version of ram-envs, which can't be resumed: take another folder or remove it")
-    return stored
-
-
 def _plain(config: RunConfig) -> dict[str, Any]:
     return {**asdict(config), "folder": str(config.folder)}
-
-
-def _numbered(log_folder: Path, algo: str, env_id: str) -> list[tuple[int, Path]]:
-    """The numbers and folders of all runs."""
-    numbered = []
-    for folder in (log_folder / algo).glob(f"{env_id}_*"):
-        number = folder.name.removeprefix(f"{env_id}_")
-        if number.isdigit():
-            numbered.append((int(number), folder))
-    return numbered
