@@ -194,7 +194,7 @@ class GlimpseClassification(Task):
         lines = [f"glimpse {self.steps[env] + (not terminated)} of {self.num_glimpses}"]
         if terminated and choices:
             lines += ["stopped"] * choices.get("stop", 0)
-            lines.append(f"said {self.choice_names[choices['class']]}: {'right' if self.correct[env] else 'wrong'}")
+            lines.append(f"said {self.choice_names[choices['class']][:8]}: {'right' if self.correct[env] else 'wrong'}")
         return Frame(
             scene=in_unit_range(self.gaze.retina.inner(self.scenes[env])),
             look=look_of(self.gaze, self.scenes, env),

@@ -42,7 +42,7 @@ PATH_COLOUR = "#2ca02c"
 _BORDER = 24  # The least room around the scene, to show patches that reach out of it.
 _COLUMN, _GAP, _LARGEST_PATCH, _PATCH_BORDER = 168, 14, 144, 3  # The enlarged patches.
 _PANEL, _LINE, _NUM_LINES = 184, 26, 6  # The captions, and the bars below them.
-_MAX_BARS = 20
+_MAX_BARS, _LONGEST_NAME = 20, 8  # Bars, and letters beside them.
 _FOG, _BACKGROUND, _TEXT, _FAINT = "#2d333c", "#1b1e23", "#e6e6e6", "#444a54"
 _FADING, _PALEST = 0.09, 0.3  # A line of the path loses this share of its colour with each later step, down to the palest.
 _RIGHT, _WRONG, _NEUTRAL = "#3fb950", "#e5534b", "#b8c0cc"
@@ -213,7 +213,7 @@ def _draw_lines(surface: pygame.Surface, frame: Frame, left: int) -> None:
     if frame.look is not None and frame.look.zoom is not None:
         lines.append(f"zoom {frame.look.zoom}")
     if frame.truth is not None:
-        lines.append(f"label {frame.names[frame.truth]}")
+        lines.append(f"label {frame.names[frame.truth][:_LONGEST_NAME]}")
     for i, line in enumerate(lines):
         _write(surface, line, (left + 12, _BORDER + i * _LINE))
 
@@ -223,12 +223,13 @@ def _draw_bars(surface: pygame.Surface, frame: Frame, left: int) -> None:
     rows = _rows(frame)
     top = _BORDER + _NUM_LINES * _LINE
     height = min((SIDE - _BORDER - top) // max(len(rows), 1), 28)
-    begin = left + 20 + max((len(frame.names[row]) for row in rows), default=0) * 9
+    names = {row: frame.names[row][:_LONGEST_NAME] for row in rows}
+    begin = left + 20 + max(map(len, names.values()), default=0) * 9
     length = left + _PANEL - 16 - begin
     for i, row in enumerate(rows):
         at = top + i * height
         right, chosen = row == frame.truth, row == frame.choice
-        _write(surface, frame.names[row], (left + 12, at + height // 2), _RIGHT if right else _TEXT, min(height + 4, 24))
+        _write(surface, names[row], (left + 12, at + height // 2), _RIGHT if right else _TEXT, min(height + 4, 24))
         colour = _NEUTRAL if not chosen or frame.truth is None else _RIGHT if right else _WRONG
         pygame.draw.rect(surface, _FAINT, (begin, at + 2, length, height - 4))
         pygame.draw.rect(surface, colour, (begin, at + 2, round(length * float(frame.scores[row])), height - 4))

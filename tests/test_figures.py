@@ -15,7 +15,7 @@ from stable_baselines3 import PPO
 
 from agents import RAM, make_vec_env
 from agents.training.figures import play, plot_glimpses, plot_learning_curve, record, watch
-from ram_envs import glimpses, load_images
+from ram_envs import draw, glimpses, load_images
 
 GAME = {"size": 6}
 DIGITS = {"dataset": DATASET, "num_glimpses": 4}
@@ -170,6 +170,20 @@ def test_a_right_answer_is_written_in_black_and_a_stopped_episode_ends(tmp_path)
     picture = pictures["alone"]
     assert not ((picture[..., 0] > 0.8) & (picture[..., 1] < 0.2) & (picture[..., 2] < 0.4)).any()
     assert (pictures["with a longer one"][-150:, picture.shape[1] :] > 0.99).all()  # Nothing after the last glimpse.
+
+
+@pytest.mark.parametrize("num_channels", [2, 5])
+def test_bands_of_light_and_long_names_are_drawn(tmp_path, num_channels):
+    images = np.random.default_rng(0).integers(0, 256, (4, 20, 24, num_channels), np.uint8)
+    labels = ["a boot of black leather", "sandal", "a shirt with short sleeves", "trousers of the finest wool"]
+    model = Scripted("box", dataset=(images, labels), split="test")
+    episodes = watch(model, "GlimpseMNIST-v0", model.options)
+    plot_glimpses(episodes, tmp_path / "glimpses.png")
+    picture = imread(tmp_path / "glimpses.png")[30:, :30, :3]  # The captions.
+    rows = (picture < 0.9).any(axis=(1, 2)).reshape(4, 158)
+    assert rows[:, 75].any() and not rows[:, :2].any() and not rows[:, -10:].any()  # Each beside its own image.
+    drawn = draw(episodes[0][-1])
+    assert (drawn[:, -1:] == drawn[0, -1]).all()  # Bars and names end before the edge.
 
 
 @pytest.mark.parametrize("last", [2.5, 0.0])

@@ -22,6 +22,7 @@ _DPI = 110
 # Pixels in the picture of glimpses: the least side of a scene, the largest of a patch, and that of a glimpse's patches together.
 _SCENE, _PATCH, _COLUMN = 150, 118, 216
 _GAP, _HEAD, _LABEL = 8, 30, 34
+_LONGEST_NAME = 6  # Letters of a class beside its row.
 
 
 def play(
@@ -166,7 +167,7 @@ def _batch(obs: Any) -> Any:
 def _caption(last: ram_envs.Frame) -> str:
     """Label and answer."""
     assert last.choice is not None and last.truth is not None
-    return f"{last.names[last.truth]}: said {last.names[last.choice]}"
+    return f"{last.names[last.truth][:_LONGEST_NAME]}: said {last.names[last.choice][:_LONGEST_NAME]}"
 
 
 def _draw_row(
