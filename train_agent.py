@@ -31,7 +31,7 @@ import torch
 
 from agents import algorithm_names, make_vec_env, pretrained_hyperparams, pretrained_ids
 from agents.pretrained import PRETRAINED
-from agents.training.callbacks import CLOCKS, Stopped
+from agents.training.callbacks import CLOCKS, end_by_signal
 from agents.training.checkpoints import checkpoints_in
 from agents.training.config import RunConfig, new_folder, read_args, read_hyperparams, run_of, unfinished_run
 from agents.training.evaluation import evaluate_on_test, evaluation_of
@@ -220,11 +220,6 @@ def import_modules(names: Sequence[str]) -> None:
         importlib.import_module(name)
 
 
-def stop(signum: int, frame: Any) -> None:
-    """End the command at a signal, as Ctrl-C does."""
-    raise Stopped(signum)
-
-
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGTERM, end_by_signal)
     main()

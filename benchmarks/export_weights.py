@@ -19,9 +19,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from agents import RAM, load_pretrained, pretrained_hyperparams, save_pretrained
+from agents import RAM, get_algorithm, load_pretrained, make_vec_env, pretrained_hyperparams, save_pretrained
 from agents.pretrained import WEIGHTS
+from agents.training.checkpoints import load_weights
+from agents.training.config import RunConfig
 from agents.training.evaluation import evaluate_on_test
+from agents.training.run import Run, make_model
 
 SAME = ("env", "env_kwargs", "algo", "dataset", "dataset_size")  # What the runs have in common, for errors to be comparable.
 FILES = ("result.json", "best_model.zip", "evaluations.npz")  # Of a finished run.
@@ -49,12 +52,20 @@ def export(runs: list[Path], to: Path, device: str) -> Path:
     folder, result = choose(runs)
     env_id = result["env"]
     with tempfile.TemporaryDirectory() as partial:
-        written = save_pretrained(RAM.load(folder / "best_model.zip", device=device), partial, env_id, result)
+        written = save_pretrained(load_best(folder, result, device), partial, env_id, result)
         check_figure(env_id, Path(partial), result, device)
         to.mkdir(parents=True, exist_ok=True)
         for path in (written, written.with_suffix(".md")):
             shutil.copyfile(path, to / path.name)
     return to / written.name
+
+
+def load_best(folder: Path, result: dict[str, Any], device: str) -> RAM:
+    """A finished run's best model, made as the result says, with its weights; no code out of its file runs."""
+    run = Run(RunConfig(result["env"], folder, device=device), result["commit"], result["hyperparams"], result["env_kwargs"])
+    model: Any = make_model(run, get_algorithm("ram"), make_vec_env(result["env"], frame_stack=run.frame_stack, **run.env_kwargs))
+    load_weights(model, folder / "best_model.zip")
+    return model
 
 
 def choose(runs: list[Path]) -> tuple[Path, dict[str, Any]]:

@@ -20,6 +20,7 @@ from typing import Any
 import gymnasium as gym
 from tqdm import tqdm
 
+from agents.training.callbacks import end_by_signal
 from agents.training.config import read_hyperparams
 from agents.training.run import open_run
 from benchmarks.results import publish
@@ -32,7 +33,7 @@ except ModuleNotFoundError:  # Windows: there two starts at once are not told ap
 
 TRAIN = Path(__file__).resolve().parent.parent / "train_agent.py"
 POLL = 0.1  # Seconds between looks at the processes.
-PATIENCE = 10  # Seconds that a process has to end when it is told to.
+PATIENCE = 30  # Seconds that a process has to end when it is told to: until its next rollout, which may be after an evaluation.
 ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "MKL", "OPENBLAS", "NUMEXPR", "NUMBA")}
 
 
@@ -41,18 +42,18 @@ def run_script(main: Callable[[], int | None]) -> None:
     try:
         with ended_by_signals():
             sys.exit(main())
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         print("\nStopped. The same command resumes.", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(128 + getattr(stop, "signum", signal.SIGINT))
     except (ValueError, ImportError, OSError, RuntimeError, gym.error.Error) as error:
         sys.exit(f"error: {error}")
 
 
 @contextmanager
 def ended_by_signals() -> Iterator[None]:
-    """SIGTERM and SIGHUP, like Ctrl-C, raise KeyboardInterrupt in here, so that processes are stopped too."""
+    """SIGTERM and SIGHUP, like Ctrl-C, raise `Stopped` in here, a KeyboardInterrupt, so that processes are stopped too."""
     numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    before = {number: signal.signal(number, signal.default_int_handler) for number in numbers}
+    before = {number: signal.signal(number, end_by_signal) for number in numbers}
     try:
         yield
     finally:

@@ -56,14 +56,14 @@ def curve_of(row: Row) -> Curve:
 
 def add_results(path: Path, rows: Iterable[Row]) -> None:
     """Put rows into a table, in place of those of the same environment and name; the table is made where there is none."""
+    from agents.training.checkpoints import write_text  # Brings torch: not while environments are timed.
+
     path.parent.mkdir(parents=True, exist_ok=True)
     with _locked(path.parent):
         stored = read_results(path) if path.is_file() else []
         merged = {(row.get("env", ""), row["run"]): row for row in (*stored, *rows)}
         lines = [json.dumps(merged[name], ensure_ascii=False) + "\n" for name in sorted(merged, key=_order)]
-        partial = path.with_suffix(".partial")
-        partial.write_text("".join(lines), "utf-8")
-        partial.replace(path)
+        write_text(path, "".join(lines))
 
 
 def publish(folder: Path, path: Path, run: str, **facts: Any) -> None:

@@ -39,6 +39,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, TrialState
 
+from agents.training.checkpoints import write_text
 from agents.training.config import RunConfig
 
 SCHEDULES = ("lin",)  # "lin_0.001": from 0.001 to 0, as in rl_zoo3.
@@ -233,7 +234,8 @@ def run_trial(trial: optuna.Trial, config: RunConfig, run: Callable[..., dict[st
         pruned = trial.study.tell(trial, state=TrialState.PRUNED)
         return f"stopped early at {pruned.value:.2f} %", None
     except Exception as error:
-        Path(config.folder, "exception.txt").write_text(traceback.format_exc())
+        Path(config.folder).mkdir(parents=True, exist_ok=True)
+        write_text(Path(config.folder, "exception.txt"), traceback.format_exc())
         trial.set_user_attr("exception", f"{type(error).__name__}: {error}")
         trial.study.tell(trial, state=TrialState.FAIL)
         return f"failed with {type(error).__name__}: {error}", error

@@ -123,11 +123,15 @@ def test_a_script_ends_with_its_status_and_says_what_was_wrong(capsys):
     def stopped():
         raise KeyboardInterrupt
 
-    for main, code in ((lambda: 1, 1), (lambda: None, None), (wrong, "error: nothing there"), (stopped, 130)):
+    def told_to_end():
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(1)
+
+    for main, code in ((lambda: 1, 1), (lambda: None, None), (wrong, "error: nothing there"), (stopped, 130), (told_to_end, 143)):
         with pytest.raises(SystemExit) as ended:
             run_script(main)
         assert ended.value.code == code
-    assert capsys.readouterr().err == "\nStopped. The same command resumes.\n"
+    assert capsys.readouterr().err == 2 * "\nStopped. The same command resumes.\n"
 
 
 def test_each_job_is_yielded_with_its_status_and_keeps_its_own_log(tmp_path):

@@ -69,3 +69,13 @@ def test_the_published_tables_are_whole(study):
 def test_environments_of_ones_own_have_names_for_the_disk():
     assert folder_of("mine/Own-v0") == "mine_Own-v0"
     assert folder_of("module:GlimpseMNIST-v0") == "module_GlimpseMNIST-v0"
+
+
+def test_a_failed_write_leaves_the_table(tmp_path, monkeypatch):
+    table = tmp_path / "study.jsonl"
+    add_results(table, [{"run": "one ü"}])
+    before = table.read_bytes()
+    monkeypatch.setattr("os.replace", lambda *paths: [][0])
+    with pytest.raises(IndexError):
+        add_results(table, [{"run": "two"}])
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [before]

@@ -295,10 +295,11 @@ def test_one_process_is_at_work_in_a_folder(tmp_path):
 
 @pytest.mark.parametrize(("signum", "algo"), [(signal.SIGTERM, "ppo"), (signal.SIGINT, "dqn")])
 def test_a_signal_saves_and_the_run_resumes(tmp_path, signum, algo):
-    unbroken, handler = run(config(tmp_path / "unbroken", algo)), signal.getsignal(signum)
+    unbroken, handler = run(config(tmp_path / "unbroken", algo)), lambda *args: None
+    before = signal.signal(signum, handler)
     with pytest.raises(BySignal) as stopped:
         run(config(tmp_path / "run", algo), lambda steps, error: os.kill(os.getpid(), signum))
-    assert (stopped.value.signum, signal.getsignal(signum)) == (signum, handler)
+    assert (stopped.value.signum, signal.signal(signum, before)) == (signum, handler)
     assert (tmp_path / "run/checkpoint.npz").exists()
     resumed = run(config(tmp_path / "run", algo))
     assert {k: v for k, v in resumed.items() if k not in TIMED} == {k: v for k, v in unbroken.items() if k not in TIMED}

@@ -188,6 +188,11 @@ class Stopped(KeyboardInterrupt):
         self.signum = signum
 
 
+def end_by_signal(signum: int, frame: Any) -> None:
+    """A handler that ends a program as Ctrl-C does."""
+    raise Stopped(signum)
+
+
 class ResumeCallback(BaseCallback):
     """Writes a checkpoint for `resume` after each evaluation, between two rollouts.
 

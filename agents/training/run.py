@@ -78,7 +78,7 @@ def run(config: RunConfig, report: Callable[[int, float], None] | None = None) -
     Where the folder holds a finished run its result is returned; an unfinished one is resumed from its last checkpoint. Where the
     training fails before its first evaluation, a folder that was new or empty is removed.
 
-    While it learns, SIGTERM and Ctrl-C end it with a checkpoint before the next rollout; a second one ends it at once.
+    Ctrl-C, and SIGTERM where it has a handler, end the training with a checkpoint before the next rollout; a second one at once.
 
     Args:
         config: what is asked.
@@ -197,7 +197,7 @@ def _stopped_by_signals(keeper: ResumeCallback) -> Iterator[None]:
 
     is_main = threading.current_thread() is threading.main_thread()  # Others can't set handlers.
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM) if is_main}
-    for number in (number for number, handler in before.items() if handler is not signal.SIG_IGN):
+    for number in (number for number, handler in before.items() if callable(handler)):  # Neither ignored nor deadly.
         signal.signal(number, note)
     try:
         yield
