@@ -6,7 +6,7 @@ import ast
 import copy
 import importlib
 import inspect
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
@@ -121,6 +121,7 @@ class TaskEnv:
         self.render_mode = render_mode
         self._is_flat = _check_kind("flatten_observation", flatten_observation, bool)
         self.task = _make_task(task, num_envs, options)
+        self._observe: Callable[[], Any] = self._observe_flat if self._is_flat else self.task.observe
         self.metadata: dict[str, Any] = {"render_modes": [*RENDER_MODES], "render_fps": self.task.render_fps}
         self.scene_shape, self.choices, self.choice_names = self.task.scene_shape, self.task.choices, self.task.choice_names
         self.has_labels, self.dataset = self.task.has_labels, self.task.dataset
@@ -168,11 +169,9 @@ class TaskEnv:
         """The observations of a single environment."""
         return spaces.flatten_space(self.task.observation_space) if self._is_flat else self.task.observation_space
 
-    def _observe(self) -> Any:
-        """What the agents see: a new array (N, ...), or a dict of such."""
+    def _observe_flat(self) -> NDArray:
+        """What the agents see, each in one row: (N, D)."""
         observations = self.task.observe()
-        if not self._is_flat:
-            return observations
         parts = observations.values() if isinstance(observations, dict) else (observations,)
         return np.concatenate([part.reshape(len(part), -1) for part in parts], axis=1)
 
