@@ -73,7 +73,7 @@ def choose(runs: list[Path]) -> tuple[Path, dict[str, Any]]:
     for path in (folder / name for folder in runs for name in FILES):
         if not path.is_file():
             raise ValueError(f"runs must be folders of finished runs, {path.parent} has no {path.name}")
-    results = {folder: json.loads((folder / "result.json").read_text()) for folder in runs}
+    results = {folder: json.loads((folder / "result.json").read_text("utf-8")) for folder in runs}
     first, *others = results.values()
     for name, other in itertools.product(SAME, others):
         if other.get(name) != first.get(name):

@@ -147,7 +147,7 @@ def complete(jobs: Sequence[Job], table: Path, num_processes: int) -> list[Job]:
         for number, (job, status) in enumerate(ended, start=1):
             if status == 0 and job.result.exists():
                 publish(job.folder, table, job.folder.name, **job.facts)
-                line = describe(json.loads(job.result.read_text()))
+                line = describe(json.loads(job.result.read_text("utf-8")))
             else:
                 failed.append(job)
                 line = f"failed with exit status {status}"
@@ -185,7 +185,7 @@ def run_all(jobs: Sequence[Job], num_processes: int) -> Generator[tuple[Job, int
 
 def tail(job: Job, num_lines: int = 20) -> str:
     """The last lines that the job printed since its last start."""
-    printed = job.log.read_text(errors="replace").rpartition(_headline(job))[2]
+    printed = job.log.read_text("utf-8", errors="replace").rpartition(_headline(job))[2]
     return "\n".join(printed.splitlines()[-num_lines:])
 
 

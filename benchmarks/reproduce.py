@@ -41,7 +41,7 @@ def publish_folders(folders: Iterable[Path], results: Path) -> None:
         path = folder / "result.json"
         if not path.exists():
             raise FileNotFoundError(f"{folder} holds no result.json: publish the folders of finished runs")
-        result = json.loads(path.read_text())
+        result = json.loads(path.read_text("utf-8"))
         try:
             entry = entry_of(result)
         except ValueError as error:

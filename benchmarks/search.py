@@ -190,7 +190,7 @@ def write_trials(search: studies.Search, path: Path) -> None:
 
 def write_best(search: studies.Search, trial: FrozenTrial, path: Path) -> None:
     """Write all hyperparameters of a trial in rl_zoo3's form."""
-    result = json.loads((search.trial_folder(trial.number) / "result.json").read_text())
+    result = json.loads((search.trial_folder(trial.number) / "result.json").read_text("utf-8"))
     hyperparams = result["hyperparams"] | ({"env_kwargs": result["env_kwargs"]} if result["env_kwargs"] else {})
     error = f"validation error {trial.value:.2f} % after {result['n_timesteps']} steps"
     origin = f"# {result['algo']}: trial {trial.number}, {error}, the best of\n# {result['command']}\n"
@@ -200,7 +200,7 @@ def write_best(search: studies.Search, trial: FrozenTrial, path: Path) -> None:
 def replace(path: Path, text: str) -> None:
     """Write a file, which others, on several machines, may write at the same time."""
     draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_text(text)
+    draft.write_text(text, "utf-8")
     draft.replace(path)
     print(path)
 

@@ -261,7 +261,7 @@ def read_space(path: Path, algo: str, env_id: str, fixed: Collection[str] = ()) 
         FileNotFoundError: there is no such file.
         ValueError: it has no space for the algorithm, or an entry is bad; the message names it and what is allowed.
     """
-    spaces = yaml.safe_load(path.read_text())
+    spaces = yaml.safe_load(path.read_text("utf-8"))
     if not isinstance(spaces, dict) or not all(isinstance(space, dict) for space in spaces.values()):
         raise ValueError(f"{path} must map each algorithm to a space, and a space names to entries, got {spaces!r}")
     name = next((name for name in (f"{algo}/{env_id}", algo) if name in spaces), None)
