@@ -65,10 +65,11 @@ def test_importing_is_light():
 def test_observations_lie_in_their_space(form):
     env = make(form[0], **form[1])
     env.action_space.seed(0)
-    obs, _ = env.reset(seed=0)
+    obs, facts = env.reset(seed=0)
     for _ in range(50):
         assert env.observation_space.contains(obs)
         obs, reward, terminated, truncated, info = env.step(env.action_space.sample())
+        assert info.keys() == facts.keys() and "is_success" in facts  # The same at each step.
         assert type(reward) is float
         assert type(terminated) is bool
         assert type(truncated) is bool
@@ -328,7 +329,10 @@ def test_ids_that_stand_alone():
         make(flatten_observation="no")
 
 
-@pytest.mark.parametrize(("env_id", "options", "length"), [("GlimpseCatch-v0", {}, 23), ("Catch-v0", {"height": 4}, 3)])
+@pytest.mark.parametrize(
+    ("env_id", "options", "length"),
+    [("GlimpseCatch-v0", {}, 23), ("Catch-v0", {"height": 4}, 3), ("GlimpseMNIST-v0", {"num_glimpses": 4}, 4)],
+)
 def test_specs_say_how_long_an_episode_is(env_id, options, length):
     for env in (make(env_id, **options), make_vec(2, env_id, **options)):
         assert env.spec.max_episode_steps == length
