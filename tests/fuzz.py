@@ -12,6 +12,11 @@ from __future__ import annotations
 import argparse
 import contextlib
 import faulthandler
+import functools
+import gzip
+import io
+import struct
+import sys
 import tempfile
 import time
 import traceback
@@ -31,6 +36,8 @@ from ram_envs.env import GlimpseEnv
 from ram_envs.vector_env import GlimpseVectorEnv
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))  # Where train_agent.py is.
+NOWHERE = tempfile.mkdtemp()
 OURS = (f"{ROOT / 'ram_envs'}/", f"{ROOT / 'agents'}/", str(ROOT / "train_agent.py"))
 LONGEST = 60  # Seconds for an input; then it hangs: the process ends and says where.
 IMAGES = np.random.default_rng(0).integers(0, 256, (12, 8, 9), np.uint8), np.arange(12) % 3
@@ -227,6 +234,69 @@ def spoilt(data, content):
     )
 
 
+def fuzz_idx(data):
+    """A pair of IDX files with bytes changed, cut off or added, plain and compressed."""
+    files = {
+        "images": b"\0\0\x08\x03" + struct.pack(">3I", 3, 2, 2) + bytes(12),
+        "labels": b"\0\0\x08\x01" + struct.pack(">I", 3) + bytes(3),
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        for name, content in files.items():
+            is_packed = data.draw(st.booleans(), "compressed")
+            spoil = data.draw(st.sampled_from(["before", "after", "nothing"]), "spoilt")
+            content = spoilt(data, content) if spoil == "before" else content
+            content = gzip.compress(content) if is_packed else content
+            Path(folder, name).write_bytes(spoilt(data, content) if spoil == "after" else content)
+        with refused_clearly(ram_envs.DataError):
+            images, labels = ram_envs.load_idx(Path(folder, "images"), Path(folder, "labels"))
+            assert len(images) == len(labels)
+
+
+@functools.cache
+def checkpoint_bytes():
+    from agents import RAM, make_vec_env
+    from agents.training.checkpoints import CHECKPOINT, save_checkpoint
+
+    env = make_vec_env("GlimpseCatch-v0", 2, size=6)
+    model = RAM("RAMPolicy", env, class_loss="reinforce", policy_kwargs={"hidden_size": 2, "core_size": 2}, device="cpu", seed=0)
+    model.learn(10)
+    with tempfile.TemporaryDirectory() as folder:
+        save_checkpoint(Path(folder), model, env, {})
+        return Path(folder, CHECKPOINT).read_bytes()
+
+
+def fuzz_checkpoint(data):
+    """A checkpoint with bytes changed, cut off or added: noticed, whatever they are."""
+    from agents.training.checkpoints import CHECKPOINT, read_checkpoint
+
+    whole = checkpoint_bytes()
+    with tempfile.TemporaryDirectory() as folder:
+        changed = spoilt(data, whole)
+        Path(folder, CHECKPOINT).write_bytes(changed)
+        with refused_clearly():
+            read_checkpoint(Path(folder))
+            assert changed == whole
+
+
+COMMAND_WORDS = (
+    "--algo --env --preset -n --minutes --clock --seed --n-envs --evaluations --eval-freq -params --env-kwargs --num-threads --resume "
+    "--no-test -i --nonsense ram ppo GlimpseMNIST-v0 GlimpseCatch-v0 ../x paper cpu nan -1 0 1e9 3 n_envs:4 size:x : "
+)
+
+
+def fuzz_commands(data):
+    """What a command line asks for; nothing is trained."""
+    from train_agent import parse_config
+
+    arguments = data.draw(st.lists(st.sampled_from(COMMAND_WORDS.split(" ")) | st.text(max_size=4), max_size=6), "arguments")
+    with contextlib.redirect_stderr(io.StringIO()) as said, refused_clearly(FileNotFoundError, ModuleNotFoundError):
+        try:
+            parse_config(["-f", NOWHERE, *arguments])
+        except SystemExit as error:
+            if error.code != 0 and ": error: " not in said.getvalue():
+                raise AssertionError(f"ended with {error.code}") from error
+
+
 VALUES = st.recursive(
     st.one_of(
         st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=6), st.sampled_from(["lin_0.1", "lin_", "relu"])
@@ -254,7 +324,7 @@ def fuzz_yaml(data):
             )
 
 
-NEEDS_TORCH = ("weights", "yaml")
+NEEDS_TORCH = ("weights", "yaml", "checkpoint", "commands")
 FUZZED = {name.removeprefix("fuzz_"): function for name, function in list(globals().items()) if name.startswith("fuzz_")}
 
 

@@ -175,7 +175,7 @@ def new_folder(log_folder: Path, algo: str, env_id: str) -> Path:
     """Make the folder of the next run, such as logs/ram/GlimpseMNIST-v0_3."""
     while True:
         number = max((number for number, _ in _numbered(log_folder, algo, env_id)), default=0) + 1
-        folder = log_folder / _plain_name(algo) / f"{_plain_name(env_id)}_{number}"
+        folder = log_folder / plain_name(algo) / f"{plain_name(env_id)}_{number}"
         try:
             folder.mkdir(parents=True)
         except FileExistsError:  # Another run, begun at the same moment, was faster.
@@ -229,14 +229,22 @@ def read_file(path: Path, env_id: str, preset: str | None = None) -> dict[str, A
     Raises:
         ValueError: the file has no such preset, or names another wrapper, which natively batched environments can't have.
     """
-    entries = yaml.safe_load(path.read_text("utf-8")) if path.exists() else {}
+    try:
+        entries = (yaml.safe_load(path.read_text("utf-8")) if path.exists() else None) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is no YAML: {error}") from error
+    if not isinstance(entries, dict) or not all(isinstance(name, str) and isinstance(entries[name], dict) for name in entries):
+        raise ValueError(f"{path} must hold hyperparameters for each environment, id: {{name: value}}, got {entries!r}")
     if preset is not None and f"{env_id}/{preset}" not in entries:
         known = [name.removeprefix(f"{env_id}/") for name in entries if name.startswith(f"{env_id}/")]
         raise ValueError(f"preset must be one of those that {path.name} has for {env_id}, {known or 'none'}, got {preset!r}")
     hyperparams = dict(entries.get(f"{env_id}/{preset}" if preset else env_id, {}))
-    wrappers = hyperparams.pop("env_wrapper", [])
-    if not isinstance(wrappers, list) or any(not isinstance(one, dict) or list(one) != [ACTION_WRAPPER] for one in wrappers):
+    wrappers, env_kwargs = hyperparams.pop("env_wrapper", []), hyperparams.get("env_kwargs", {})
+    fits = isinstance(wrappers, list) and all(isinstance(one, dict) and list(one) == [ACTION_WRAPPER] for one in wrappers)
+    if not fits or not all(isinstance(one[ACTION_WRAPPER], dict) for one in wrappers):
         raise ValueError(f"env_wrapper must be a list of {ACTION_WRAPPER}: {{action_format: ...}} alone, got {wrappers!r}")
+    if not isinstance(env_kwargs, dict):
+        raise ValueError(f"env_kwargs in {path} must be names and values, got {env_kwargs!r}")
     for one in wrappers:
         hyperparams["env_kwargs"] = {**one[ACTION_WRAPPER], **hyperparams.get("env_kwargs", {})}
     return hyperparams
@@ -294,14 +302,14 @@ def name_processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
 def _numbered(log_folder: Path, algo: str, env_id: str) -> list[tuple[int, Path]]:
     """The numbers and folders of all runs."""
     numbered = []
-    prefix = f"{_plain_name(env_id)}_"
-    for folder in (log_folder / _plain_name(algo)).glob("*"):
+    prefix = f"{plain_name(env_id)}_"
+    for folder in (log_folder / plain_name(algo)).glob("*"):
         number = folder.name.removeprefix(prefix)
         if folder.name.startswith(prefix) and number.isdecimal():
             numbered.append((int(number), folder))
     return numbered
 
 
-def _plain_name(name: str) -> str:
-    """As a part of a path: without the slashes and colons of namespaces and modules."""
-    return re.sub(r"[^\w.-]", "-", name).lstrip(".")
+def plain_name(name: str) -> str:
+    """An environment's or algorithm's name as a part of a path, as rl_zoo3 has it: no module, no slashes of namespaces."""
+    return re.sub(r"[^\w.-]", "-", name.rpartition(":")[2]).lstrip(".")
