@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from ram_envs.sampling import start_streams
+from ram_envs.sampling import draw_uniform, start_streams
 from ram_envs.scenes import NODES, WARP_DRAWS, SceneMaker, warp
 
 DIGITS = np.random.default_rng(0).integers(1, 200, (5, 4, 6), dtype=np.uint8)  # No zero: the blank is told apart.
@@ -16,6 +16,47 @@ def scenes_of(images, num_scenes, margin=0, seed=0, **options):
     index = np.arange(num_scenes) % len(images)
     maker.make(index, start_streams(np.arange(seed, seed + num_scenes).astype(np.uint64)), scenes, np.arange(num_scenes), margin)
     return scenes, index
+
+
+def compose_slowly(images, index, draws, canvas_size, num_clutter, clutter_size):
+    """What `SceneMaker` does with these draws, one scene (C, H, W) after the other."""
+    num_images, channels, height, width = images.shape
+    for i, draw in zip(index, draws, strict=True):
+        scene = np.zeros((channels, canvas_size or height, canvas_size or width))
+        left, top = (
+            int(u * (room + 1)) for u, room in zip(draw, (scene.shape[2] - width, scene.shape[1] - height), strict=False)
+        )
+        scene[:, top : top + height, left : left + width] = images[i]
+        for which, x, y, column, row in draw[2:].reshape(num_clutter, 5):
+            other = [j for j in range(num_images) if j != i][int(which * (num_images - 1))]
+            x, y = int(x * (width - clutter_size + 1)), int(y * (height - clutter_size + 1))
+            piece = images[other, :, y : y + clutter_size, x : x + clutter_size]
+            column, row = (int(u * (side - clutter_size + 1)) for u, side in ((column, scene.shape[2]), (row, scene.shape[1])))
+            scene[:, row : row + clutter_size, column : column + clutter_size] += piece
+            scene = scene.clip(max=255 if images.dtype == np.uint8 else 1)
+        yield scene.astype(images.dtype)
+
+
+@pytest.mark.parametrize(
+    "options", [{"canvas_size": 13, "num_clutter": 3, "clutter_size": 4}, {"num_clutter": 2, "clutter_size": 7}]
+)
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_scenes_pixel_by_pixel(options, dtype):
+    """Whatever the shapes: each draw, each channel and each margin in its place."""
+    images = IMAGES if dtype == np.uint8 else (IMAGES / 255).astype(dtype)
+    maker, margin, size = SceneMaker(images, **options), 3, 20
+    assert maker.shape == (2, *((9, 7) if "canvas_size" not in options else (13, 13)))
+    index, streams = np.arange(size) * 7 % 3, start_streams(np.arange(size, dtype=np.uint64))
+    scenes = np.zeros((size + 2, 2, *(margin + side for side in maker.shape[1:])), dtype)
+    scenes[-1], envs = 9, np.arange(size)[::-1].copy()
+    maker.make(index, streams, scenes, envs, margin)
+    draws, _ = draw_uniform(streams, 2 + 5 * options["num_clutter"])
+    expected = list(
+        compose_slowly(images, index, draws, options.get("canvas_size"), options["num_clutter"], options["clutter_size"])
+    )
+    np.testing.assert_allclose(scenes[envs][:, :, margin:, margin:], expected, rtol=0, atol=1e-6)
+    assert not scenes[:-1, :, :margin].any() and not scenes[:-1, :, :, :margin].any() and not scenes[-2].any()
+    assert (scenes[-1] == 9).all()
 
 
 def test_without_a_canvas_the_image_is_the_scene():
@@ -112,6 +153,13 @@ def test_bad_options_are_named(options, message):
         SceneMaker(DIGITS, **options)
 
 
+def test_limits_are_allowed():
+    assert SceneMaker(DIGITS, canvas_size=6, num_clutter=4096, clutter_size=4).shape == (6, 6)
+    assert SceneMaker(DIGITS[:1], canvas_size=2**14, clutter_size=1).shape == (2**14, 2**14)
+    assert SceneMaker(DIGITS[:2], num_clutter=1, clutter_size=1).shape == (4, 6)
+    assert SceneMaker(DIGITS, clutter_size=60).shape == (4, 6)  # The default of 8 is no fault where there is no clutter.
+
+
 def test_clutter_needs_other_images():
     with pytest.raises(ValueError, match="num_clutter=1 needs other images"):
         SceneMaker(DIGITS[:1], num_clutter=1, clutter_size=2)
@@ -194,6 +242,43 @@ def test_a_node_moves_its_neighbourhood_alone():
     moved = 25 * (bent - image[0, 0])
     np.testing.assert_allclose(moved[1:4, 1:3], [[0.25, 0.5], [0.5, 1], [0.25, 0.5]], atol=1e-5)
     assert not moved[[0, 4]].any() and not moved[:, [0, 4]].any()
+
+
+def bend_slowly(image, moves):
+    """One image (C, H, W) bent by moves (2, n, n) of the nodes: for each pixel the place it comes from, and the cubic there."""
+    _, height, width = image.shape
+    bent, around = np.zeros(image.shape), np.pad(image.astype(float), ((0, 0), (60, 60), (60, 60)))
+    for row, column in np.ndindex(height, width):
+        down, across = row * (NODES - 1) / (height - 1), column * (NODES - 1) / (width - 1)
+        r, c = min(int(down), NODES - 2), min(int(across), NODES - 2)
+        v, u = down - r, across - c
+        weights = np.outer([1 - v, v], [1 - u, u])
+        x, y = (float((move[r : r + 2, c : c + 2] * weights).sum()) for move in moves)
+        left, top = int(np.floor(column + x)), int(np.floor(row + y))
+        t, s = column + x - left, row + y - top
+        corner = around[:, 60 + top - 1 : 60 + top + 3, 60 + left - 1 : 60 + left + 3]
+        bent[:, row, column] = np.einsum("cij,i,j->c", corner, *([catmull_rom(d) for d in (s, t)]))
+    return bent.clip(0, 255 if image.dtype == np.uint8 else 1)
+
+
+def catmull_rom(t):
+    """The weights of four pixels, from the matrix of the spline."""
+    spline = np.array([[0, 2, 0, 0], [-1, 0, 1, 0], [2, -5, 4, -1], [-1, 3, -3, 1]]) / 2
+    return t ** np.arange(4) @ spline
+
+
+@pytest.mark.parametrize("slope", [0.0, 0.3])
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_bent_images_pixel_by_pixel(slope, dtype):
+    images = IMAGES if dtype == np.uint8 else (IMAGES / 255).astype(dtype)
+    draws, index = np.random.default_rng(3).random((4, WARP_DRAWS)), np.array([2, 0, 1, 2])
+    bent = warp(images, index, draws, 2.5, slope)
+    for i, draw, one in zip(index, 2 * draws - 1, bent, strict=True):
+        moves = 2.5 * draw[: 2 * NODES**2].reshape(2, NODES, NODES)
+        places = np.stack(np.meshgrid(np.linspace(-3, 3, NODES), np.linspace(-4, 4, NODES)))  # x, then y, from the middle.
+        moves = moves + slope * np.einsum("ij,jrc->irc", draw[2 * NODES**2 :].reshape(2, 2), places)
+        expected = bend_slowly(images[i], moves)
+        np.testing.assert_allclose(one, expected, rtol=0, atol=0.502 if dtype == np.uint8 else 1e-5)
 
 
 def test_the_reach_is_the_farthest():
