@@ -183,7 +183,7 @@ def _make_box(shape: list[int], low: Any, high: Any) -> spaces.Box:
 
 
 def _read(env_id: str, folder: str | Path | None) -> tuple[Config, dict[str, Tensor]]:
-    known = pretrained_ids(folder)
+    known, env_id = pretrained_ids(folder), env_id.rpartition(":")[2]  # "module:id" too, as `gymnasium.make` takes it.
     if env_id not in known:
         raise ValueError(f"env_id must be one with weights ({', '.join(known) or 'there are none'}), got {env_id!r}")
     path = Path(folder or WEIGHTS) / f"{env_id}.safetensors"

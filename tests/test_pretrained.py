@@ -289,6 +289,7 @@ def test_the_card_of_a_game_and_of_a_choice(tmp_path):
 def test_the_packages_own_have_the_figure_of_their_card(env_id):
     card = (WEIGHTS / f"{env_id}.md").read_text("utf-8")
     hyperparams = pretrained_hyperparams(env_id)
+    assert hyperparams == pretrained_hyperparams(f"ram_envs:{env_id}")
     model = load(env_id)
     assert f'load_pretrained("{env_id}")' in card
     if "| data | mnist: " in card and not os.environ.get(DATA_FOLDER_VARIABLE):
