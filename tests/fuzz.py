@@ -279,8 +279,8 @@ def fuzz_checkpoint(data):
 
 
 COMMAND_WORDS = (
-    "--algo --env --preset -n --minutes --clock --seed --n-envs --evaluations --eval-freq -params --env-kwargs --num-threads --resume "
-    "--no-test -i --nonsense ram ppo GlimpseMNIST-v0 GlimpseCatch-v0 ../x paper cpu nan -1 0 1e9 3 n_envs:4 size:x : "
+    "--algo --env --preset -n --minutes --clock --seed --n-envs --evaluations --eval-freq -params --env-kwargs --num-threads "
+    "--resume --no-test -i --nonsense ram ppo GlimpseMNIST-v0 GlimpseCatch-v0 ../x paper cpu nan -1 0 1e9 3 n_envs:4 size:x : "
 )
 
 
