@@ -62,9 +62,13 @@ def config(folder, algo="episode_a2c", **changes):
 def test_what_a_run_leaves(tmp_path):
     result = run(config(tmp_path / "run", seed=2, command="as it was asked"))
     assert {path.name for path in (tmp_path / "run").iterdir()} == {
-        *("args.yml", "result.json", "best_model.zip", "model.zip", "evaluations.npz")
+        *("args.yml", "result.json", "best_model.zip", "model.zip", "evaluations.npz", "FewGames-v0.zip", "FewGames-v0")
     }
     assert json.loads((tmp_path / "run/result.json").read_text()) == result
+    zoo = tmp_path / "run/FewGames-v0"  # What rl_zoo3 reads.
+    assert yaml.safe_load((zoo / "args.yml").read_text()) == {"env_kwargs": result["env_kwargs"]}
+    assert yaml.safe_load((zoo / "config.yml").read_text()) == result["hyperparams"]
+    assert (tmp_path / "run/FewGames-v0.zip").read_bytes() == (tmp_path / "run/model.zip").read_bytes()
     asked = {"env", "algo", "preset", "seed", "command", "hyperparams", "env_kwargs"}
     facts = {"n_timesteps", "validation_error", "last_validation_error", "commit", "machine", "torch"}
     assert result.keys() == TIMED | TESTED | asked | facts
@@ -318,7 +322,7 @@ def test_a_full_disk_on_the_way_costs_no_run(tmp_path, monkeypatch):
         run(asked, lambda now, error: steps.append(now))
     monkeypatch.undo()
     left = {path.name for path in (tmp_path / "run").iterdir()}
-    assert left == {"args.yml", "best_model.zip", "evaluations.npz", "checkpoint.npz", "checkpoint_previous.npz"}
+    assert left == {"args.yml", "best_model.zip", "evaluations.npz", "checkpoint.npz", "checkpoint_previous.npz", "FewGames-v0"}
     resumed = []
     run(asked, lambda now, error: resumed.append(now))
     assert resumed == [*steps[2:], 160]

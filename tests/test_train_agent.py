@@ -39,8 +39,8 @@ def finished(tmp_path_factory):
 def test_a_run_leaves_what_it_promises(finished):
     folder, result = finished
     names = {path.name for path in folder.iterdir()}
-    pictures = {"learning_curve.png", "glimpses.png"}
-    assert names == {"args.yml", "result.json", "best_model.zip", "model.zip", "evaluations.npz"} | pictures
+    pictures, zoo = {"learning_curve.png", "glimpses.png"}, {"GlimpseMNIST-v0", "GlimpseMNIST-v0.zip"}
+    assert names == {"args.yml", "result.json", "best_model.zip", "model.zip", "evaluations.npz"} | pictures | zoo
     assert json.loads((folder / "result.json").read_text()) == result
     assert result["env"] == "GlimpseMNIST-v0"
     assert (result["algo"], result["seed"]) == ("ram", 4)

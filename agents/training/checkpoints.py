@@ -11,6 +11,7 @@ import json
 import os
 import pickle
 import random
+import shutil
 import warnings
 import zipfile
 from collections import deque
@@ -58,6 +59,15 @@ def write_text(path: Path, text: str) -> None:
     """Write a text file as `written` does."""
     with written(path) as file:
         file.write(text.encode())
+
+
+def link(path: Path, other: Path) -> None:
+    """Give a file another name, or copy it where the disk has no such names."""
+    other.unlink(missing_ok=True)
+    try:
+        os.link(path, other)
+    except OSError:
+        shutil.copyfile(path, other)
 
 
 def save_checkpoint(folder: Path, model: BaseAlgorithm, env: VecEnv, progress: dict[str, Any]) -> None:
@@ -341,7 +351,5 @@ def _sync(folder: Path) -> None:
     """Have renames on the disk, where folders can be opened for that."""
     if os.name == "posix":
         handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        os.fsync(handle)
+        os.close(handle)

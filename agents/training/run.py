@@ -29,19 +29,18 @@ from ram_envs import env_defaults
 from ..pretrained import PRETRAINED, load_pretrained_weights
 from ..recurrent import parse_schedule
 from ..vec_env import make_vec_env
+from . import checkpoints
 from .callbacks import ResumeCallback, Stopped, Stopwatch, TimedEvalCallback, TimeLimitCallback, on_the_clock
-from .checkpoints import (
-    CHECKPOINT,
-    PREVIOUS,
-    checkpoints_in,
-    load_weights,
-    read_checkpoint,
-    remove_checkpoints,
-    restore,
-    write_text,
-    written,
+from .config import (
+    RUN_HYPERPARAMS,
+    RunConfig,
+    current_commit,
+    describe_machine,
+    difference,
+    plain_name,
+    read_args,
+    read_hyperparams,
 )
-from .config import RUN_HYPERPARAMS, RunConfig, current_commit, describe_machine, difference, read_args, read_hyperparams
 from .evaluation import evaluate_on_test, evaluation_of, make_split
 from .figures import plot_glimpses, plot_learning_curve, record, watch
 from .generator import GeneratorAlgorithm
@@ -137,7 +136,7 @@ def _alone(folder: Path) -> Iterator[None]:
         with suppress(OSError):
             os.remove(lock.lock_file)
         lock.release()
-        if is_new and not ((folder / "evaluations.npz").exists() or checkpoints_in(folder)):
+        if is_new and not ((folder / "evaluations.npz").exists() or checkpoints.checkpoints_in(folder)):
             shutil.rmtree(folder, ignore_errors=True)
             with suppress(OSError):  # They hold other runs.
                 for path in new or [folder.parent]:
@@ -152,10 +151,10 @@ def train(run: Run, report: Callable[[int, float], None] | None = None) -> dict[
     evaluation = make_evaluation(run, env, report)
     keeper = ResumeCallback(run.folder, evaluation, begin=lambda: store(run, model.device))
     callbacks: list[BaseCallback] = [evaluation, keeper]
-    if any((run.folder / name).exists() for name in (CHECKPOINT, PREVIOUS)):
-        state = read_checkpoint(run.folder)
+    if any((run.folder / name).exists() for name in (checkpoints.CHECKPOINT, checkpoints.PREVIOUS)):
+        state = checkpoints.read_checkpoint(run.folder)
         model = load_agent(run, env) if config.is_foreign else make_model(run, algorithm, env)
-        evaluation.set_state(restore(state, model, env))
+        evaluation.set_state(checkpoints.restore(state, model, env))
         print(f"Resuming after {model.num_timesteps} steps")
     else:
         model = load_agent(run, env) if config.trained_agent else make_model(run, algorithm, env)
@@ -173,16 +172,17 @@ def train(run: Run, report: Callable[[int, float], None] | None = None) -> dict[
             reset_num_timesteps=model.num_timesteps == 0,
             progress_bar=config.progress and not config.minutes,
         )
-    with written(run.folder / "model.zip") as file:
+    with checkpoints.written(run.folder / "model.zip") as file:
         model.save(file)
+    checkpoints.link(run.folder / "model.zip", run.folder / f"{plain_name(config.env)}.zip")  # By the name that rl_zoo3 expects.
     result = describe(run, model, env, evaluation)
     best = _best_of(run, model, env)
     if config.test:
         result |= evaluate_on_test(best, config.env, run.env_kwargs, run.frame_stack)
-    write_text(run.folder / "result.json", json.dumps(result, indent=2) + "\n")
+    checkpoints.write_text(run.folder / "result.json", json.dumps(result, indent=2) + "\n")
     if config.figures:
         draw(run, best, env)
-    remove_checkpoints(run.folder)
+    checkpoints.remove_checkpoints(run.folder)
     return result
 
 
@@ -211,7 +211,7 @@ def _best_of(run: Run, model: BaseAlgorithm, env: VecMonitor) -> BaseAlgorithm:
     path = run.folder / "best_model.zip"
     if isinstance(model, GeneratorAlgorithm):
         return GeneratorAlgorithm.load(path, env=env)
-    load_weights(model, path)
+    checkpoints.load_weights(model, path)
     return model
 
 
@@ -256,7 +256,7 @@ def load_agent(run: Run, env: VecMonitor) -> BaseAlgorithm:
         raise FileNotFoundError(f"there is no trained agent {path}")
     if not config.is_foreign and not inspect.isgeneratorfunction(algorithm.target):
         model = make_model(run, algorithm, env)
-        load_weights(model, path)
+        checkpoints.load_weights(model, path)
         return model
     if not config.trust:
         raise ValueError(f"{path} holds pickled code, which runs when it is loaded: give --trust if you know where it comes from")
@@ -281,12 +281,16 @@ def parse_hyperparams(hyperparams: dict[str, Any], action_space: spaces.Space) -
 
 
 def store(run: Run, device: torch.device) -> None:
-    """Write args.yml, from which the run can be resumed, with the machine that it is on."""
+    """Write args.yml, from which the run can be resumed, with the machine that it is on; and what rl_zoo3 reads of a run."""
     machine = describe_machine(device)
     if run.machines[-1:] != [machine]:
         run.machines.append(machine)
-    run.folder.mkdir(parents=True, exist_ok=True)
-    write_text(run.folder / "args.yml", yaml.safe_dump({**vars(run), "config": _plain(run.config)}, sort_keys=False))
+    zoo = run.folder / plain_name(run.config.env)
+    zoo.mkdir(parents=True, exist_ok=True)
+    args = {**vars(run), "config": _plain(run.config)}
+    files = {run.folder / "args.yml": args, zoo / "args.yml": {"env_kwargs": run.env_kwargs}, zoo / "config.yml": run.hyperparams}
+    for path, content in files.items():
+        checkpoints.write_text(path, yaml.safe_dump(content, sort_keys=False))
 
 
 def describe(run: Run, model: BaseAlgorithm, env: VecMonitor, evaluation: TimedEvalCallback) -> dict[str, Any]:
