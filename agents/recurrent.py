@@ -46,8 +46,10 @@ class Options:
             raise ValueError(f"{name} must be True or False, got {value!r}")
         if not {int, float} & kinds or (value is None and type(None) in kinds):
             return
-        if len(kinds) > 1 and (callable(value) or isinstance(value, (list, tuple))):
-            return  # A schedule, or a number for each scale.
+        if len(kinds) > 1 and isinstance(value, (list, tuple)):
+            return  # A number for each scale.
+        if len(kinds) > 1 and callable(value):
+            value = value(1.0)  # Where a schedule begins.
         low, high = self.ranges.get(name, (-math.inf, math.inf))
         is_number = isinstance(value, Real if float in kinds else (int, np.integer)) and not isinstance(value, bool)
         in_range = is_number and math.isfinite(value) and low <= value <= high and not (name in self.above_zero and value <= 0)
@@ -58,18 +60,30 @@ class Options:
 
     @classmethod
     def of(cls: type[_Options], given: dict[str, Any]) -> _Options:
-        """The options with the values given, the others with their defaults; TypeError where there is no option of a name."""
+        """The options with the values given, the others with their defaults; TypeError where there is no option of a name.
+
+        A schedule may be written as rl_zoo3 writes it, such as "lin_0.001".
+        """
         known = [field.name for field in fields(cls)]
         if unknown := sorted(set(given) - set(known)):
             raise TypeError(f"{', '.join(unknown)} is not among the {cls.__name__}: {', '.join(known)}")
-        return cls(**given)
+        return cls(**{name: parse_schedule(value) for name, value in given.items()})
 
 
 def parse_schedule(value: Any) -> Any:
-    """rl_zoo3's "lin_0.001" as a schedule that falls to 0; anything else as it is."""
-    if isinstance(value, str) and value.startswith("lin_"):
+    """rl_zoo3's "lin_0.001" as a schedule that falls to 0; anything else as it is.
+
+    Raises:
+        ValueError: what stands behind "lin_" is no number.
+    """
+    if not isinstance(value, str) or not value.startswith("lin_"):
+        return value
+    try:
         return LinearSchedule(float(value.removeprefix("lin_")), 0.0, 1.0)
-    return value
+    except ValueError as error:
+        raise ValueError(
+            f'a schedule must be "lin_" and the number that it falls from, such as "lin_0.001", got {value!r}'
+        ) from error
 
 
 class Outputs(Protocol):

@@ -12,6 +12,7 @@ torch = pytest.importorskip("torch")
 from gymnasium import spaces
 from torch import Tensor, nn
 
+from agents import EpisodePPO
 from agents.on_policy import OnPolicyHyperparams, stack
 from agents.policy import RAMPolicyOptions
 from agents.ram import RAMHyperparams
@@ -245,3 +246,17 @@ def test_schedules_as_rl_zoo3_writes_them():
     assert [schedule(left) for left in (1.0, 0.5, 0.0)] == [0.002, 0.001, 0.0]
     assert parse_schedule(0.002) == 0.002
     assert parse_schedule("cross_entropy") == "cross_entropy"
+    with pytest.raises(ValueError, match=r"a schedule must be .lin_. and the number that it falls from.* got 'lin_fast'"):
+        parse_schedule("lin_fast")
+
+
+def test_hyperparameters_may_be_such_schedules_and_begin_in_their_range():
+    model = EpisodePPO(
+        "RecurrentPolicy", "CartPole-v1", learning_rate="lin_0.002", clip_range="lin_0.3", ent_coef=lambda left: left
+    )
+    assert (model.lr_schedule(0.5), model.now(model.clip_range)) == (0.001, 0.3)
+    for name, bad in (("clip_range", "lin_5"), ("ent_coef", "lin_-0.1"), ("learning_rate", lambda left: np.nan)):
+        with pytest.raises(ValueError, match=f"{name} must be a number from .* got (5.0|-0.1|nan)"):
+            EpisodePPO("RecurrentPolicy", "CartPole-v1", **{name: bad})
+    with pytest.raises(ValueError, match="gamma must be a number from 0 to 1, got LinearSchedule"):
+        EpisodePPO("RecurrentPolicy", "CartPole-v1", gamma="lin_0.9")
