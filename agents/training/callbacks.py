@@ -69,7 +69,7 @@ class TimedEvalCallback(EvalCallback):
     evaluation.
 
     Args:
-        stopwatch: counts the training time.
+        stopwatch: counts the training time; or the clock of a new one.
         eval_env: the environments to evaluate on, or environments like these: then `make_split` makes those to evaluate on.
         eval_seed: if given, they are seeded with it for each evaluation: all have the same episodes.
         make_split: makes (environments, number of episodes, seed) when the training starts, after the model is made.
@@ -84,7 +84,7 @@ class TimedEvalCallback(EvalCallback):
 
     def __init__(
         self,
-        stopwatch: Stopwatch,
+        stopwatch: Stopwatch | str,
         eval_env: VecEnv,
         eval_seed: int | None = None,
         make_split: Callable[[], tuple[VecEnv, int, int | None]] | None = None,
@@ -98,7 +98,8 @@ class TimedEvalCallback(EvalCallback):
         super().__init__(eval_env, eval_freq=1, **kwargs)
         self.path, best = Path(f"{self.log_path}.npz"), self.best_model_save_path
         self.best = best if best is None else Path(best) / "best_model.zip"
-        self.stopwatch, self.eval_seed, self.make_split, self.report = stopwatch, eval_seed, make_split, report
+        self.stopwatch = Stopwatch(clock=stopwatch) if isinstance(stopwatch, str) else stopwatch
+        self.eval_seed, self.make_split, self.report = eval_seed, make_split, report
         self.eval_steps, self.eval_seconds = eval_steps, eval_seconds
         self.seconds: list[tuple[float, float]] = []  # Wall and CPU, before each evaluation.
 

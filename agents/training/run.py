@@ -30,7 +30,7 @@ from ..pretrained import PRETRAINED, load_pretrained_weights
 from ..recurrent import parse_schedule
 from ..vec_env import make_vec_env
 from . import checkpoints
-from .callbacks import ResumeCallback, Stopped, Stopwatch, TimedEvalCallback, TimeLimitCallback, on_the_clock
+from .callbacks import ResumeCallback, Stopped, TimedEvalCallback, TimeLimitCallback, on_the_clock
 from .config import (
     RUN_HYPERPARAMS,
     RunConfig,
@@ -222,7 +222,7 @@ def make_evaluation(run: Run, env: VecEnv, report: Callable[[int, float], None] 
     if config.minutes and not config.eval_freq:
         when = {"eval_seconds": 60 * config.minutes / config.evaluations}
     return TimedEvalCallback(
-        Stopwatch(clock=config.clock),
+        config.clock,
         env,
         make_split=lambda: make_split(env, config.env, "validation", run.env_kwargs, frame_stack=run.frame_stack),
         report=report,
