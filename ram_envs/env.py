@@ -6,8 +6,9 @@ import ast
 import copy
 import importlib
 import inspect
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from operator import attrgetter
 from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
@@ -119,9 +120,10 @@ class TaskEnv:
         if render_mode is not None and render_mode not in RENDER_MODES:
             raise ValueError(f"render_mode must be None or one of {RENDER_MODES}, got {render_mode!r}")
         self.render_mode = render_mode
-        self._is_flat = _check_kind("flatten_observation", flatten_observation, bool)
         self.task = _make_task(task, num_envs, options)
-        self._observe: Callable[[], Any] = self._observe_flat if self._is_flat else self.task.observe
+        self._space, self._observe = self.task.observation_space, self.task.observe  # Of a single environment; (N, ...).
+        if _check_kind("flatten_observation", flatten_observation, bool):
+            self._space, self._observe = spaces.flatten_space(self._space), self._observe_flat
         self.metadata: dict[str, Any] = {"render_modes": [*RENDER_MODES], "render_fps": self.task.render_fps}
         self.scene_shape, self.choices, self.choice_names = self.task.scene_shape, self.task.choices, self.task.choice_names
         self.has_labels, self.dataset = self.task.has_labels, self.task.dataset
@@ -142,15 +144,13 @@ class TaskEnv:
         """What there is to draw of an environment now, see `Task.frame`."""
         return self.task.frame(env, action)
 
-    @property
-    def spec(self) -> EnvSpec | None:
-        return self._spec
-
-    @spec.setter
-    def spec(self, spec: EnvSpec | None) -> None:
+    def _take_spec(self, spec: EnvSpec | None) -> None:
+        """Gymnasium's makers set it: here it also says how long the longest episode is."""
         self._spec = copy.copy(spec)
         if self._spec is not None:
             self._spec.max_episode_steps = self._time_limit or self.task.max_episode_steps
+
+    spec = property(attrgetter("_spec"), _take_spec)
 
     @contextmanager
     def _unchanged_if_refused(self, options: dict[str, Any]) -> Iterator[None]:
@@ -164,10 +164,6 @@ class TaskEnv:
                 self.task.set_state(before[0])
                 vars(self).update(before[1])
             raise
-
-    def _space(self) -> spaces.Space:
-        """The observations of a single environment."""
-        return spaces.flatten_space(self.task.observation_space) if self._is_flat else self.task.observation_space
 
     def _observe_flat(self) -> NDArray:
         """What the agents see, each in one row: (N, D)."""
@@ -208,7 +204,7 @@ class GlimpseEnv(TaskEnv, gym.Env):
         **options: Any,
     ) -> None:
         self._take_up(task, 1, options, render_mode, flatten_observation)
-        self.observation_space, self.action_space = self._space(), self.task.action_space
+        self.observation_space, self.action_space = self._space, self.task.action_space
         self._needs_reset = True
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:

@@ -62,7 +62,7 @@ class GlimpseVectorEnv(TaskEnv, VectorEnv):
         self._time_limit, self._elapsed = limit, np.zeros(self.num_envs, np.int64)
         self._take_up(task, self.num_envs, options, render_mode, flatten_observation)
         self.metadata["autoreset_mode"] = self.autoreset_mode
-        self.single_observation_space = self._space()
+        self.single_observation_space = self._space
         self.single_action_space = self.task.action_space
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
