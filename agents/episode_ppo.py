@@ -102,7 +102,7 @@ class RecurrentPolicy(CorePolicy):
         sent = actions.cpu().numpy().reshape(-1, *(self.action_space.shape or ()))  # SB3's distributions know flat actions.
         if isinstance(self.action_space, spaces.Box):
             sent = sent.clip(self.action_space.low, self.action_space.high)
-        return (actions,), sent
+        return (actions,), sent + getattr(self.action_space, "start", 0)  # Numbers need not count from 0.
 
     def log_probs(self, outputs: RecurrentOutputs, actions: Actions) -> Tensor:
         steps = outputs.value.shape

@@ -317,6 +317,14 @@ class Grid(gym.Env):
         return np.zeros(2, np.float32), float(action.sum()), True, False, {}
 
 
+@pytest.mark.parametrize("start", [spaces.Discrete(3, start=-1), spaces.MultiDiscrete([3, 2], start=[1, 5])])
+def test_numbers_need_not_count_from_zero(start):
+    policy = make_policy(start)
+    sent, _ = policy.predict(np.zeros((200, 6), np.float32))
+    assert all(start.contains(action) for action in sent)
+    assert len(np.unique(sent, axis=0)) == (3 if sent.ndim == 1 else 6)
+
+
 def test_box_actions_of_two_axes_are_learned():
     env = Grid()
     model = make_model(env=env, n_steps=8, clip_range=LinearSchedule(0.3, 0.1, 1)).learn(32)
