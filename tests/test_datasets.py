@@ -192,7 +192,7 @@ def test_images_that_are_all_but_black_are_told(images, message):
 def test_one_bright_image_among_many():
     images = np.zeros((2500, 2, 2), np.uint8)
     images[1:] = 1
-    images[1234, 1, 1] = 200
+    images[1233, 1, 1] = 200
     load_images((images, np.arange(2500) % 2))  # No warning.
 
 
@@ -243,6 +243,10 @@ def test_image_set_is_channels_first_already():
 def test_wrong_image_set(changes, message):
     with pytest.raises(ValueError, match=message):
         load_images(replace(ImageSet("mine", GREY, np.array([0, 1, 2]), 3), **changes))
+
+
+def test_built_in_datasets_state_their_classes():
+    assert load_images("mnist-5k", "test").num_classes == 10
 
 
 def test_registered_datasets():
@@ -298,12 +302,14 @@ def test_splits_of_different_kinds():
     sets = {"train": (GREY, [0, 1, 2]), "validation": (GREY, [0, 1, 2]), "test": ImageSet("", GREY, np.array([0, 0, 0]), 6)}
     register_dataset("mine", sets.__getitem__)
     assert load_images("mine").num_classes == load_images("mine", "validation").num_classes == 6
-    register_dataset("mixed", {**sets, "validation": (GREY, ["a", "b", "a"])}.__getitem__)
-    with pytest.raises(ValueError, match="data set 'mixed': labels must be strings in all splits or in none"):
-        load_images("mixed", "validation")
-    named = ImageSet("", GREY, np.array([0, 0, 1]), 2, ("a", "z"))
+    strings = (GREY, ["a", "b", "a"])
+    for name, train in (("mixed", sets["train"]), ("unnamed", sets["test"])):
+        register_dataset(name, {"train": train, "validation": strings}.__getitem__)
+        with pytest.raises(ValueError, match=f"data set '{name}': labels must be strings in all splits or in none"):
+            load_images(name, "validation")
+    named = ImageSet("", GREY, np.array([0, 0, 2]), 3, ("a", "m", "z"))
     register_dataset("named", {"train": named, "validation": (GREY, list("aza")), "test": named}.__getitem__)
-    assert load_images("named", "validation").labels.tolist() == [0, 1, 0]
+    assert load_images("named", "validation").labels.tolist() == [0, 2, 0]
 
 
 def test_splits_of_other_classes_are_not_evaluated():
