@@ -36,10 +36,11 @@ def make_vec_env(env_id: str, n_envs: int = 1, seed: int | None = None, frame_st
         **env_kwargs: options of the environment.
 
     Raises:
-        ValueError: frame_stack is below 1.
+        ValueError: n_envs, seed or frame_stack is out of range; the message names it.
     """
-    if isinstance(frame_stack, bool) or not isinstance(frame_stack, (int, np.integer)) or frame_stack < 1:
-        raise ValueError(f"frame_stack must be a whole number of at least 1, got {frame_stack!r}")
+    for name, given, least in (("n_envs", n_envs, 1), ("seed", seed or 0, 0), ("frame_stack", frame_stack, 1)):
+        if isinstance(given, bool) or not isinstance(given, (int, np.integer)) or given < least:
+            raise ValueError(f"{name} must be a whole number of at least {least}, got {given!r}")
     mode: dict[str, Any] = {"autoreset_mode": AutoresetMode.SAME_STEP}
     if not _resets_at_once(env_id):
         mode = {"vectorization_mode": "sync", "vector_kwargs": mode}

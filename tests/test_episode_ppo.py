@@ -83,11 +83,9 @@ def train_a_little(algorithm, env_id, **options):
     assert 0 <= reward <= 1
 
 
-def test_every_environment_in_every_format(env_id, action_format):
-    if env_id != "Catch-v0":
-        train_a_little(EpisodePPO, env_id, action_format=action_format, location_grid=2)
-    elif action_format == "discrete":  # It has no other.
-        train_a_little(EpisodePPO, env_id)
+@pytest.mark.parametrize("env_id", ["GlimpseMNIST-v0", "GlimpseCatch-v0"])
+def test_every_format_of_actions(env_id, action_format):
+    train_a_little(EpisodePPO, env_id, action_format=action_format, location_grid=2)
 
 
 def test_a2c_in_every_environment(env_id):

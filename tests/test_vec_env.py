@@ -213,6 +213,13 @@ def test_bad_frame_stacks_are_named(frame_stack):
         make_vec_env("Catch-v0", 2, frame_stack=frame_stack)
 
 
+@pytest.mark.parametrize("env_id", ["Catch-v0", "Pendulum-v1"])
+def test_bad_numbers_of_environments_and_seeds_are_named(env_id):
+    for name, bad, least in (("n_envs", 0, 1), ("n_envs", 2.0, 1), ("seed", -1, 0), ("seed", "x", 0)):
+        with pytest.raises(ValueError, match=f"{name} must be a whole number of at least {least}, got {bad!r}"):
+            make_vec_env(env_id, **{name: bad})
+
+
 def test_one_frame_is_not_stacked():
     assert isinstance(make_vec_env("Catch-v0", 2, frame_stack=1).venv, GymnasiumVecEnv)
     assert isinstance(make_vec_env("Catch-v0", 2, frame_stack=2).venv, VecFrameStack)
