@@ -94,7 +94,7 @@ def save_checkpoint(folder: Path, model: BaseAlgorithm, env: VecEnv, progress: d
 
 
 def check_space(folder: Path, model: BaseAlgorithm, env: VecEnv, progress: dict[str, Any]) -> None:
-    """See that the disk has room for what a run writes: the checkpoint, the one before, the next one, and models.
+    """See that the disk has room for what a run writes: the checkpoint, the one before, the next one, and the best model.
 
     Raises:
         OSError: it has not, or the folder can't be written to.
@@ -104,9 +104,9 @@ def check_space(folder: Path, model: BaseAlgorithm, env: VecEnv, progress: dict[
     tree = _pack(_state_of(model, env, progress), arrays)
     if (buffer := getattr(model, "replay_buffer", None)) is not None:
         _pack(_buffer_state(buffer, None), arrays)
-    weights = sum(part.nbytes for part in model.policy.parameters())
-    size = len(json.dumps(tree)) + sum(array.nbytes for array in arrays.values()) + 2 * weights  # Of the optimizer.
-    needed = (3 - len(checkpoints_in(folder))) * size + 3 * weights
+    weights = sum(part.nbytes for part in model.policy.parameters())  # An optimizer comes to keep twice that.
+    size = len(json.dumps(tree)) + sum(array.nbytes for array in arrays.values()) + (0 if model.num_timesteps else 2 * weights)
+    needed = (3 - len(checkpoints_in(folder))) * size + (0 if (folder / "best_model.zip").exists() else 3 * weights)
     probe = folder / "probe.partial"
     try:
         with probe.open("wb") as file:

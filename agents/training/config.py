@@ -130,9 +130,6 @@ def read_hyperparams(config: RunConfig) -> tuple[dict[str, Any], dict[str, Any]]
         if isinstance(value, bool) or not isinstance(value, (int, float)) or value < 1 or value != value // 1:
             raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
         hyperparams[name] = int(value)
-    if not config.minutes and hyperparams["n_timesteps"] < hyperparams["n_envs"]:
-        must = "n_timesteps must be at least n_envs, one step of each environment"
-        raise ValueError(f"{must}, got {hyperparams['n_timesteps']} and {hyperparams['n_envs']}")
     hyperparams.setdefault("matmul_precision", "highest")
     return {name: value for name, value in hyperparams.items() if name in RUN_HYPERPARAMS or not config.is_foreign}, env_kwargs
 

@@ -111,6 +111,9 @@ def open_run(config: RunConfig) -> Run:
     """
     if not (Path(config.folder) / "args.yml").exists():
         hyperparams, env_kwargs = yaml.safe_load(yaml.safe_dump(read_hyperparams(config)))  # As they are when it resumes.
+        steps, n_envs = hyperparams["n_timesteps"], hyperparams["n_envs"]
+        if steps < n_envs and not config.minutes:
+            raise ValueError(f"n_timesteps must be at least n_envs, one step of each environment, got {steps} and {n_envs}")
         return Run(config, current_commit(), hyperparams, env_kwargs)
     if (Path(config.folder) / "checkpoint.pkl").exists():
         raise ValueError(f"{config.folder} has a checkpoint of another version of ram-envs: take another folder or remove it")
