@@ -20,7 +20,8 @@ from .checkpoints import checkpoints_in
 from .registry import WHOLE_SCENE, get_algorithm
 
 PROJECT = Path(__file__).resolve().parents[2]
-HYPERPARAMS = PROJECT / "hyperparams"
+_INSTALLED = PROJECT / "agents" / "hyperparams"
+HYPERPARAMS = _INSTALLED if _INSTALLED.is_dir() else PROJECT / "hyperparams"
 # Hyperparameters of a run and not of the algorithm's class. The last is torch's: "highest", "high" or "medium".
 RUN_HYPERPARAMS = ("n_timesteps", "n_envs", "frame_stack", "matmul_precision")
 # rl_zoo3 evaluates in environments without the env_kwargs of its files, so those hold the format of actions as a wrapper.
@@ -276,6 +277,8 @@ def change(hyperparams: dict[str, Any], changes: dict[str, Any]) -> dict[str, An
 
 def current_commit(folder: Path = PROJECT) -> str | None:
     """The commit checked out in the folder, with "-dirty" behind it where files differ; None outside git."""
+    if not (folder / ".git").exists():  # What surrounds an installed package is not it.
+        return None
     command = ["git", "-C", str(folder), "describe", "--always", "--abbrev=40", "--dirty"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
