@@ -6,10 +6,14 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
+import json
 import os
+import sys
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from typing import Any, TypeAlias
 from weakref import WeakValueDictionary
 
@@ -21,6 +25,7 @@ from ram_envs.mnist import DataError as DataError
 
 SPLITS = ("train", "validation", "test")
 MAX_CLASSES = 2**16
+_FOR_WORKERS = "_RAM_ENVS_DATASETS"  # The environment variable that tells worker processes what was registered.
 _HAIR = 1e-3  # Rounding may take floats this far beyond [0, 1].
 _DIM = 0.1  # Images whose brightest pixel is below this share of white are probably on another scale.
 _MOST_COLOURS = 4  # Channels of a usual image: grey, grey and alpha, RGB, RGBA.
@@ -80,6 +85,11 @@ def load_images(dataset: str | ImageSet | Arrays = "mnist", split: str = "train"
         raise ValueError(f"split must be one of {SPLITS}, got {split!r}")
     if not isinstance(dataset, str):
         return _count_classes([_check(dataset, "dataset", "arrays")], "dataset[1] (labels)")[0]
+    registered = json.loads(os.environ.get(_FOR_WORKERS, "{}"))
+    if dataset not in _loaders and dataset in registered:
+        module, function = registered[dataset]
+        module = "__mp_main__" if module == "__main__" and "__mp_main__" in sys.modules else module
+        register_dataset(dataset, attrgetter(function)(importlib.import_module(module)))
     if dataset not in _loaders:
         raise ValueError(
             f"dataset must be one of {dataset_names()}, a name given to register_dataset, a pair of arrays (images, labels) or "
@@ -94,7 +104,9 @@ def dataset_names() -> tuple[str, ...]:
 
 
 def register_dataset(name: str, load: Callable[[str], ImageSet | Arrays], *, overwrite: bool = False) -> None:
-    """Give a data set a name that `load_images` and every environment know, in this process.
+    """Give a data set a name that `load_images` and every environment know, in this process and in workers that it starts.
+
+    Workers import `load`: a lambda, or a function inside of another, is known in this process alone.
 
     Args:
         name: a new name.
@@ -113,6 +125,9 @@ def register_dataset(name: str, load: Callable[[str], ImageSet | Arrays], *, ove
     if name in _loaders and not overwrite:
         raise ValueError(f"name must be a new one, got {name!r}, which exists: choose another or pass overwrite=True")
     _loaders[name] = _Loader(name, load)
+    module, function = getattr(load, "__module__", ""), getattr(load, "__qualname__", "<")
+    known = {**json.loads(os.environ.get(_FOR_WORKERS, "{}")), name: (module, function)}
+    os.environ[_FOR_WORKERS] = json.dumps({one: where for one, where in known.items() if "<" not in where[1]})
 
 
 class _Loader:
@@ -335,6 +350,7 @@ def _load_fashion(split: str) -> ImageSet:
     return ImageSet("fashion-mnist", *load_split("fashion-mnist", split), num_classes=10)  # type: ignore[misc]  # No stand-in.
 
 
-register_dataset("mnist", _load_mnist)
-register_dataset("mnist-5k", _load_mnist_5k)
-register_dataset("fashion-mnist", _load_fashion)
+_loaders |= {
+    name: _Loader(name, load)
+    for name, load in (("mnist", _load_mnist), ("mnist-5k", _load_mnist_5k), ("fashion-mnist", _load_fashion))
+}

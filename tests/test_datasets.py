@@ -1,3 +1,4 @@
+import multiprocessing
 import pickle
 import re
 from dataclasses import replace
@@ -189,6 +190,12 @@ def test_images_that_are_all_but_black_are_told(images, message):
         load_images((images, [0, 1, 2]))
 
 
+def test_images_that_are_not_all_but_black():
+    load_images((np.full((3, 4, 5), 26, np.uint8), [0, 1, 2]))
+    load_images((np.full((3, 4, 5), 0.11), [0, 1, 2]))
+    load_images((np.zeros((3, 4, 5)), [0, 1, 2]))
+
+
 def test_one_bright_image_among_many():
     images = np.zeros((2500, 2, 2), np.uint8)
     images[1:] = 1
@@ -243,6 +250,22 @@ def test_image_set_is_channels_first_already():
 def test_wrong_image_set(changes, message):
     with pytest.raises(ValueError, match=message):
         load_images(replace(ImageSet("mine", GREY, np.array([0, 1, 2]), 3), **changes))
+
+
+def load_somewhere(split):
+    return GREY, [0, 1, 2]
+
+
+def test_workers_know_what_was_registered(monkeypatch):
+    """Those that do not inherit this process' memory."""
+    monkeypatch.setenv(datasets._FOR_WORKERS, "{}")
+    register_dataset("mine", load_somewhere)
+    register_dataset("local", load_somewhere)
+    register_dataset("local", lambda split: (GREY, [0, 1, 2]), overwrite=True)
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        assert pool.apply(datasets.load_images, ("mine",)).labels.tolist() == [0, 1, 2]
+        with pytest.raises(ValueError, match="got 'local'"):
+            pool.apply(datasets.load_images, ("local",))
 
 
 def test_built_in_datasets_state_their_classes():
