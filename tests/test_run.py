@@ -177,19 +177,21 @@ def test_minutes_are_resumed(tmp_path):
 
 
 @pytest.mark.parametrize("algo", ["ppo", "dqn"])
-def test_frames_are_stacked_for_training_evaluation_test_and_film(tmp_path, algo):
-    result = run(config(tmp_path, algo, hyperparams={**SMALL[algo], "frame_stack": 3}, figures=algo == "dqn"))
+def test_frames_are_stacked_for_training_evaluation_test_and_film(tmp_path, algo, monkeypatch):
+    films = []
+    monkeypatch.setattr("agents.training.run.record", lambda *args, **kwargs: films.append(kwargs["frame_stack"]))
+    result = run(config(tmp_path, algo, hyperparams={**SMALL[algo], "frame_stack": 3}, evaluations=1, figures=algo == "dqn"))
     assert result["hyperparams"]["frame_stack"] == 3
     assert "frame_stack" not in result["env_kwargs"]
     model = get_algorithm(algo).load(tmp_path / "model.zip", device="cpu")
     assert model.observation_space["glimpse"].shape == (3, 6, 18)
-    assert (tmp_path / "games.gif").exists() == (algo == "dqn")
+    assert films == ([3] if algo == "dqn" else [])
 
 
 @pytest.mark.parametrize("algo", ["a2c", "sac", "td3"])
 def test_results_of_others(tmp_path, algo):
     """What models write into their hyperparameters is not in the way of the result."""
-    result = run(config(tmp_path, algo))
+    result = run(config(tmp_path, algo, evaluations=1))
     assert yaml.safe_load((tmp_path / "args.yml").read_text())["hyperparams"] == result["hyperparams"]
     assert 0 <= result["test_error"] <= 100
 
@@ -238,8 +240,8 @@ def test_a_run_that_was_stopped_before_its_first_checkpoint_begins_anew(tmp_path
 
 
 def test_a_trained_agent_is_where_training_begins(tmp_path):
-    run(config(tmp_path / "first"))
-    changes = {"trained_agent": str(tmp_path / "first/model.zip"), "n_timesteps": 40}
+    run(config(tmp_path / "first", evaluations=1, test=False))
+    changes = {"trained_agent": str(tmp_path / "first/model.zip"), "n_timesteps": 40, "evaluations": 1, "test": False}
     assert run(config(tmp_path / "second", **changes))["n_timesteps"] == 40
     before, after = (
         get_algorithm("episode_a2c").load(tmp_path / name / "model.zip", device="cpu") for name in ("first", "second")
@@ -262,12 +264,12 @@ def test_algorithms_of_ones_own(tmp_path):
     def slow_ppo(env, seed, **hyperparams):
         return PPO("MultiInputPolicy", env, learning_rate=1e-6, seed=seed, **hyperparams)
 
-    still = run(config(tmp_path / "still", "always", hyperparams={"move": 1}))
-    gone = run(config(tmp_path / "gone", "always", hyperparams={"move": 0}))
+    still = run(config(tmp_path / "still", "always", hyperparams={"move": 1}, evaluations=1))
+    gone = run(config(tmp_path / "gone", "always", hyperparams={"move": 0}, evaluations=1))
     assert (still["hyperparams"]["move"], still["n_timesteps"]) == (1, 160)
     assert gone["test_error"] != still["test_error"]
-    assert run(config(tmp_path / "slow", "slow_ppo"))["hyperparams"]["n_steps"] == 5
-    limited = run(config(tmp_path / "limited", "always", minutes=0.001, n_timesteps=None))
+    assert run(config(tmp_path / "slow", "slow_ppo", evaluations=1))["hyperparams"]["n_steps"] == 5
+    limited = run(config(tmp_path / "limited", "always", minutes=0.001, n_timesteps=None, evaluations=1, test=False))
     assert limited["n_timesteps"] > 0
 
 
