@@ -59,7 +59,7 @@ class GlimpseVectorEnv(TaskEnv, VectorEnv):
         limit = None if max_episode_steps == -1 else max_episode_steps  # As in `gym.make`.
         if limit is not None and (isinstance(limit, bool) or not isinstance(limit, (int, np.integer)) or limit < 1):
             raise ValueError(f"max_episode_steps must be a whole number of at least 1, or None, got {max_episode_steps!r}")
-        self._time_limit, self._elapsed = limit, np.zeros(self.num_envs, np.int64)
+        self._time_limit, self._elapsed = limit and int(limit), np.zeros(self.num_envs, np.int64)
         self._take_up(task, self.num_envs, options, render_mode, flatten_observation)
         self.metadata["autoreset_mode"] = self.autoreset_mode
         self.single_observation_space = self._space

@@ -349,11 +349,11 @@ def test_specs_say_how_long_an_episode_is(env_id, options, length):
 @pytest.mark.parametrize("mode", MODES, ids=lambda mode: mode.value)
 def test_time_limits_are_those_of_gym_make(mode):
     """Of natively batched environments, by `make_vec`: shorter than an episode, as long, and longer."""
-    for limit in (2, 4, 9):
+    for limit in (2, np.int64(4), 9):
         native = make_vec(3, "Catch-v0", size=5, autoreset_mode=mode, max_episode_steps=limit)
-        singles = [lambda limit=limit: make("Catch-v0", size=5, max_episode_steps=limit)] * 3
+        singles = [lambda limit=limit: make("Catch-v0", size=5, max_episode_steps=int(limit))] * 3
         singles = SyncVectorEnv(singles, autoreset_mode=mode)
-        assert native.spec.max_episode_steps == limit
+        assert native.spec.max_episode_steps == limit and type(native.spec.max_episode_steps) is int
         assert data_equivalence(native.reset(seed=1), singles.reset(seed=1))
         truncations = []
         for _ in range(12):
