@@ -18,7 +18,7 @@ from gymnasium import spaces
 from stable_baselines3 import PPO
 from stable_baselines3.common.noise import NormalActionNoise, OrnsteinUhlenbeckActionNoise
 
-from agents import get_algorithm, make_vec_env, register_algorithm
+from agents import get_algorithm, load_pretrained, make_vec_env, register_algorithm
 from agents.training.callbacks import Stopped as BySignal
 from agents.training.config import RunConfig, current_commit, describe_machine, name_processor, new_folder, unfinished_run
 from agents.training.run import load_agent, open_run, parse_hyperparams, run
@@ -415,6 +415,12 @@ def test_a_loaded_agent_is_told_of_scenes_of_another_size():
     asked = open_run(RunConfig("GlimpseClutteredMNIST-v0", "nowhere", trained_agent="pretrained"))
     with pytest.raises(ValueError, match=r"scene_size must be that of the environment's scenes, \[80, 80\], got \[60, 60\]"):
         load_agent(asked, env)
+    asked = open_run(RunConfig("GlimpseCatch-v0", "nowhere", trained_agent="pretrained", seed=7))
+    model = load_agent(asked, make_vec_env("GlimpseCatch-v0", 2, **asked.env_kwargs))
+    stored = load_pretrained("GlimpseCatch-v0")
+    assert (model.seed, stored.seed) == (7, None)
+    for one, other in zip(model.policy.state_dict().values(), stored.policy.state_dict().values(), strict=True):
+        assert torch.equal(one, other)
 
 
 def test_runs_are_numbered_and_the_newest_unfinished_is_found(tmp_path):
@@ -439,6 +445,8 @@ def test_runs_are_numbered_and_the_newest_unfinished_is_found(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no unfinished run with a checkpoint in .*A-v0_12"):
         unfinished_run(tmp_path, {**asked, "folder": str(folders[11])})
     (folders[10] / "result.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"A-v0_11 holds a finished run: there is nothing to resume"):
+        unfinished_run(tmp_path, {**asked, "folder": str(folders[10])})
     assert unfinished_run(tmp_path, asked)["folder"] == str(folders[9])
     assert new_folder(tmp_path, "ram", "B-v0").name == "B-v0_1"
 

@@ -208,6 +208,8 @@ def unfinished_run(log_folder: Path, asked: dict[str, Any]) -> dict[str, Any]:
         known = {field.name for field in fields(RunConfig)}
         circumstances = {name: asked[name] for name in CIRCUMSTANCES if name in asked}
         return {**{n: v for n, v in stored.items() if n in known}, "trust": False, **circumstances, "folder": str(folder)}
+    if asked.get("folder") and (Path(asked["folder"]) / "result.json").exists():
+        raise ValueError(f"{asked['folder']} holds a finished run: there is nothing to resume")
     if differences:
         raise ValueError(f"nothing to resume as asked: {differences[0]}")
     where = asked.get("folder") or f"{log_folder} of {algo} on {env_id}"
