@@ -28,7 +28,7 @@ def finish_run(folder, env_id, algo="ram", seed=0, error=2.0, reward=1, length=7
     result |= {"env_kwargs": {}, "hyperparams": {}}
     if "MNIST" in env_id:
         result |= {"dataset": "mnist", "dataset_size": 50_000}
-    (folder / "result.json").write_text(json.dumps({**result, **changes}))
+    (folder / "result.json").write_text(json.dumps({**result, **changes}), encoding="utf-8")
     np.savez(
         folder / "evaluations.npz",
         timesteps=[3_500_000, 7_000_000 + 1000 * seed],

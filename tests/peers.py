@@ -36,7 +36,9 @@ def pytest_configure(config):
         found = importlib.import_module("tests.envs.utils")
         ids = [name for name in ram_envs.ENVIRONMENTS if "Fashion" not in name]  # Whose images may not be here.
         found.all_testing_env_specs[:] = found.gym_testing_env_specs[:] = [gym.spec(name) for name in ids]
-        found.all_testing_initialised_envs[:] = [spec.make(disable_env_checker=True).unwrapped for spec in found.all_testing_env_specs]
+        found.all_testing_initialised_envs[:] = [
+            spec.make(disable_env_checker=True).unwrapped for spec in found.all_testing_env_specs
+        ]
         found.mujoco_testing_env_specs.clear()
 
 

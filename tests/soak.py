@@ -25,7 +25,7 @@ TIMES = 10
 
 
 def tell(steps, seconds):
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    pages = int(Path("/proc/self/statm").read_text("utf-8").split()[1])
     memory = pages * os.sysconf("SC_PAGE_SIZE") / 2**20
     print(
         f"{steps:,} steps: {memory:.1f} MiB, {len(os.listdir('/proc/self/fd'))} files, {steps / seconds:,.0f} steps/s", flush=True

@@ -40,13 +40,13 @@ def compare(tmp_path, monkeypatch):
     """Runs command lines in a folder of their own with the stand-in."""
     monkeypatch.chdir(tmp_path)
     script = tmp_path / "train.py"
-    script.write_text(STAND_IN.format(paths=[str(ROOT / "tests"), str(ROOT)]))
+    script.write_text(STAND_IN.format(paths=[str(ROOT / "tests"), str(ROOT)]), encoding="utf-8")
     return lambda *arguments: main(list(arguments), script)
 
 
 def starts():
     """The runs that the stand-in was started for."""
-    return Path("starts").read_text().split() if Path("starts").exists() else []
+    return Path("starts").read_text("utf-8").split() if Path("starts").exists() else []
 
 
 def test_all_of_a_seed_comes_first_and_more_seeds_run_what_is_missing(compare, capsys):
@@ -192,17 +192,17 @@ def test_algorithms_of_ones_own_join_the_comparison(tmp_path, monkeypatch):
     """A function that returns an SB3 model, and a training loop, through the real train_agent.py."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.path", list(sys.path))
-    (tmp_path / "my_algorithms.py").write_text(OWN)
+    (tmp_path / "my_algorithms.py").write_text(OWN, encoding="utf-8")
     names = ["my_a2c", "my_reinforce"]
     command = ["--imports", "my_algorithms", "--algos", *names, "--envs", "GlimpseMNIST-v0", "--seeds", "1", "-n", "480"]
     command += ["--evaluations", "2", "-params", "n_envs:16", "my_reinforce:learning_rate:0.02"]
     assert main([*command, "--env-kwargs", "dataset:mnist-5k", "num_glimpses:3", "--jobs", "2"]) == 0
-    page = (tmp_path / "logs/compare/leaderboard.md").read_text()
+    page = (tmp_path / "logs/compare/leaderboard.md").read_text("utf-8")
     assert "- **my_a2c**: SB3's A2C with rollouts of an episode." in page
     assert "- **my_reinforce**: REINFORCE with one linear layer over the glimpse." in page
     for name in names:
         assert f"| {name} | glimpses |" in page
-        result = json.loads((tmp_path / f"logs/compare/runs/GlimpseMNIST-v0/{name}_seed0/result.json").read_text())
+        result = json.loads((tmp_path / f"logs/compare/runs/GlimpseMNIST-v0/{name}_seed0/result.json").read_text("utf-8"))
         assert result["n_timesteps"] == 480
         assert result["test_episodes"] == 500
         assert result["command"].startswith(f"python train_agent.py --algo {name} --env GlimpseMNIST-v0 --seed 0 -n 480")

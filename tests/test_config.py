@@ -13,7 +13,7 @@ from agents.training.config import HYPERPARAMS, RunConfig, change, merge, read_f
 
 def test_hyperparameters_come_from_three_places():
     config = RunConfig("GlimpseCatch-v0", "", "ram_random")
-    tuned = yaml.safe_load((HYPERPARAMS / "ram_random.yml").read_text())["GlimpseCatch-v0"]
+    tuned = yaml.safe_load((HYPERPARAMS / "ram_random.yml").read_text("utf-8"))["GlimpseCatch-v0"]
     hyperparams, env_kwargs = read_hyperparams(config)
     look = {**tuned["policy_kwargs"], "location_policy": "random"}
     assert (hyperparams, env_kwargs) == ({**tuned, "policy_kwargs": look}, {})
@@ -66,7 +66,7 @@ def test_bad_values_are_named(changes, message):
 
 def test_hyperparameters_are_read_for_one_environment(tmp_path):
     file = tmp_path / "ram.yml"
-    file.write_text("A-v0: &a\n  learning_rate: lin_0.5\n  n_envs: 3\nB-v0:\n  <<: *a\n  n_envs: 4\n")
+    file.write_text("A-v0: &a\n  learning_rate: lin_0.5\n  n_envs: 3\nB-v0:\n  <<: *a\n  n_envs: 4\n", encoding="utf-8")
     assert read_file(file, "A-v0") == {"learning_rate": "lin_0.5", "n_envs": 3}
     assert read_file(file, "B-v0") == {"learning_rate": "lin_0.5", "n_envs": 4}
     assert read_file(file, "C-v0") == {}
@@ -75,7 +75,7 @@ def test_hyperparameters_are_read_for_one_environment(tmp_path):
 
 def test_presets(tmp_path):
     file = tmp_path / "ram.yml"
-    file.write_text("A-v0: {n_envs: 3}\nA-v0/paper: {n_envs: 4}\nA-v0/best: {n_envs: 5}\nB-v0: {n_envs: 6}\n")
+    file.write_text("A-v0: {n_envs: 3}\nA-v0/paper: {n_envs: 4}\nA-v0/best: {n_envs: 5}\nB-v0: {n_envs: 6}\n", encoding="utf-8")
     assert read_file(file, "A-v0") == {"n_envs": 3}
     assert read_file(file, "A-v0", "best") == {"n_envs": 5}
     for env_id, known in (("A-v0", r"\['paper', 'best'\]"), ("B-v0", "none")):
@@ -88,7 +88,7 @@ def test_presets(tmp_path):
 )
 def test_other_wrappers_are_refused(wrappers, tmp_path):
     file = tmp_path / "ppo.yml"
-    file.write_text(yaml.safe_dump({"A-v0": {"env_wrapper": wrappers}}))
+    file.write_text(yaml.safe_dump({"A-v0": {"env_wrapper": wrappers}}), encoding="utf-8")
     with pytest.raises(ValueError, match=r"env_wrapper must be a list of ram_envs\.actions\.ActionFormat.*alone"):
         read_file(file, "A-v0")
 

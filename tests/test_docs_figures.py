@@ -78,7 +78,7 @@ def test_the_page_can_be_followed(env_id, tmp_path, monkeypatch, capsys):
     """With an untrained agent out of a folder instead of the package's own."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "result.json").write_text(json.dumps(store(env_id, tmp_path / "weights")))
+    (tmp_path / "run" / "result.json").write_text(json.dumps(store(env_id, tmp_path / "weights")), encoding="utf-8")
     names = {}
     for block in re.findall(r"```python\n(.*?)```", (DOCS / "pretrained.md").read_text("utf-8"), re.DOTALL):
         block = block.replace("pretrained_ids()", "pretrained_ids('weights')").replace("1_000_000", "1_000")

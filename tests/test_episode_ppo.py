@@ -135,7 +135,7 @@ def test_ppo_takes_a_step_for_each_minibatch_of_each_epoch(tmp_path):
     assert len(note_updates(model, T * 5)) == 3 * 2 * 5
     assert model.now(model.ent_coef) == 0.0  # At the end of its schedule.
     model.logger.close()
-    header = (tmp_path / "progress.csv").read_text().splitlines()[0].split(",")
+    header = (tmp_path / "progress.csv").read_text("utf-8").splitlines()[0].split(",")
     logged = {f"train/{name}" for name in ("policy_loss", "value_loss", "entropy_loss", "loss", "grad_norm", "learning_rate")}
     assert logged | {"rollout/ep_rew_mean", "time/fps"} <= set(header)
 

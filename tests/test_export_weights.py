@@ -34,8 +34,8 @@ def torch_as_it_was():
 def copy(folder, to, **changes):
     """The run again, with another result."""
     shutil.copytree(folder, to)
-    result = json.loads((to / "result.json").read_text())
-    (to / "result.json").write_text(json.dumps({**result, **changes}))
+    result = json.loads((to / "result.json").read_text("utf-8"))
+    (to / "result.json").write_text(json.dumps({**result, **changes}), encoding="utf-8")
     return to
 
 
@@ -47,7 +47,7 @@ def refused(capsys, *arguments):
 
 
 def test_the_best_on_validation_is_stored(finished, tmp_path):
-    result = json.loads((finished / "result.json").read_text())
+    result = json.loads((finished / "result.json").read_text("utf-8"))
     # Others are better on test, or as good on validation and later.
     worse = copy(finished, tmp_path / "worse", validation_error=result["validation_error"] + 1, test_error=0.1, seed=6)
     equal = copy(finished, tmp_path / "equal", test_error=0.2, seed=7)
@@ -100,7 +100,7 @@ def test_runs_that_are_not_rams_or_not_finished_are_refused(finished, tmp_path, 
 
 def test_a_run_without_a_test_is_refused(finished, tmp_path, capsys):
     other = copy(finished, tmp_path / "other")
-    result = json.loads((other / "result.json").read_text())
+    result = json.loads((other / "result.json").read_text("utf-8"))
     del result["test_error"]
-    (other / "result.json").write_text(json.dumps(result))
+    (other / "result.json").write_text(json.dumps(result), encoding="utf-8")
     assert "lacks test_error" in refused(capsys, other, "--to", tmp_path / "weights")

@@ -20,7 +20,9 @@ from benchmarks.paper import TASKS
 from ram_envs import ActionFormat
 
 # Those called "search" hold what hyperparameters are drawn from.
-FILES = {path.stem: yaml.safe_load(path.read_text()) for path in HYPERPARAMS.glob("*.yml") if not path.stem.startswith("search")}
+FILES = {
+    path.stem: yaml.safe_load(path.read_text("utf-8")) for path in HYPERPARAMS.glob("*.yml") if not path.stem.startswith("search")
+}
 ENTRIES = [(algo, env_id) for algo, entries in FILES.items() for env_id in entries]
 # rl_zoo3's name of each algorithm that it has.
 ZOO = {"a2c": "a2c", "dqn": "dqn", "ppo": "ppo", "recurrent_ppo": "ppo_lstm", "sac": "sac", "td3": "td3"}

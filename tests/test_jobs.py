@@ -144,7 +144,7 @@ def test_each_job_is_yielded_with_its_status_and_keeps_its_own_log(tmp_path):
 def test_one_at_a_time_runs_in_the_order_given(tmp_path):
     code = f"open({str(tmp_path / 'order')!r}, 'a').write('{{}}')"
     list(run_all([job(tmp_path, name, code.format(name)) for name in "cab"], 1))
-    assert (tmp_path / "order").read_text() == "cab"
+    assert (tmp_path / "order").read_text("utf-8") == "cab"
 
 
 def test_a_job_has_one_thread(tmp_path):
@@ -157,9 +157,9 @@ def test_a_log_holds_all_starts_and_the_tail_that_of_the_last(tmp_path):
     one = job(tmp_path, "again", f"print('time', len(open({str(tmp_path / 'again/log.txt')!r}).readlines()))")
     for _ in range(2):
         list(run_all([one], 1))
-    assert one.log.read_text().count("$ ") == 2
+    assert one.log.read_text("utf-8").count("$ ") == 2
     assert tail(one) == "time 3"
-    assert tail(job(tmp_path, "again", "print(1)")) == "\n".join(one.log.read_text().splitlines())
+    assert tail(job(tmp_path, "again", "print(1)")) == "\n".join(one.log.read_text("utf-8").splitlines())
 
 
 def test_closing_ends_what_is_under_way(tmp_path):
@@ -197,6 +197,6 @@ def sleeper(folder):
 
 
 def wait_for(path):
-    while not (path.exists() and path.read_text().endswith(".")):
+    while not (path.exists() and path.read_text("utf-8").endswith(".")):
         time.sleep(0.01)
-    return int(path.read_text()[:-1])
+    return int(path.read_text("utf-8")[:-1])

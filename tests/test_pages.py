@@ -40,13 +40,15 @@ def test_pages_are_up_to_date_and_need_no_data(tmp_path, monkeypatch, capsys):
 
 def test_check_names_what_is_out_of_date(tmp_path, capsys):
     for name in pages.PAGES:
-        (tmp_path / name).write_text((DOCS / name).read_text("utf-8").replace("| `glimpse_size` |", "| `something` |"))
+        (tmp_path / name).write_text(
+            (DOCS / name).read_text("utf-8").replace("| `glimpse_size` |", "| `something` |"), encoding="utf-8"
+        )
     here = ["--folder", str(tmp_path)]
     assert pages.main([*here, "--check"]) == 1
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == list(pages.PAGES)
     assert pages.main(here) == 0
     assert pages.main([*here, "--check"]) == 0
-    (tmp_path / "catch.md").write_text("a page without markers")
+    (tmp_path / "catch.md").write_text("a page without markers", encoding="utf-8")
     with pytest.raises(ValueError, match="must hold the lines <!-- ids: begin -->"):
         pages.main(here)
 

@@ -81,7 +81,7 @@ def test_every_weight_learns_and_losses_are_logged_one_by_one(tmp_path):
     model.learn(16 * T * 3)
     model.logger.close()
     assert changed(before, model) == {"glimpse_network", "core", "location_head", "class_head", "baseline_head"}
-    header = (tmp_path / "progress.csv").read_text().splitlines()[0].split(",")
+    header = (tmp_path / "progress.csv").read_text("utf-8").splitlines()[0].split(",")
     expected = {f"train/{name}" for name in ("location_loss", "baseline_loss", "class_loss", "loss", "learning_rate")}
     assert expected | {"rollout/ep_rew_mean", "rollout/success_rate", "time/fps"} <= set(header)
 
@@ -110,7 +110,7 @@ def test_nothing_is_learned_of_random_locations(tmp_path):
     model.learn(16 * T * 3)
     model.logger.close()
     assert changed(before, model) == {"glimpse_network", "core", "class_head", "baseline_head"}
-    assert "location_loss" not in (tmp_path / "progress.csv").read_text()
+    assert "location_loss" not in (tmp_path / "progress.csv").read_text("utf-8")
     model.save(tmp_path / "model.zip")
     assert RAM.load(tmp_path / "model.zip", device="cpu").policy.options.location_policy == "random"
 

@@ -42,7 +42,7 @@ def reproduce(tmp_path, monkeypatch):
     """Runs command lines in a folder of their own with the stand-in."""
     monkeypatch.chdir(tmp_path)
     script = tmp_path / "train.py"
-    script.write_text(STAND_IN.format(paths=[str(ROOT / "tests"), str(ROOT)]))
+    script.write_text(STAND_IN.format(paths=[str(ROOT / "tests"), str(ROOT)]), encoding="utf-8")
     return lambda *arguments: main(list(arguments), script)
 
 
@@ -92,7 +92,7 @@ def test_a_failed_run_is_told_and_the_same_command_resumes(reproduce, capsys):
     Path("mended").touch()
     assert reproduce(*command) == 0
     assert "2 runs, 1 finished already" in capsys.readouterr().out
-    assert [line.split()[1] for line in Path("asked").read_text().splitlines()] == [CATCH, MNIST, CATCH]
+    assert [line.split()[1] for line in Path("asked").read_text("utf-8").splitlines()] == [CATCH, MNIST, CATCH]
     assert [(one["env"], one["seed"]) for one in read_results(Path("results/tables.jsonl"))] == [(CATCH, 0), (MNIST, 0)]
 
 

@@ -35,7 +35,7 @@ def test_rows_are_sorted_and_a_run_published_again_replaces_its_row(tmp_path):
         *((MNIST, run) for run in expected),
     ]
     assert [one["seed"] for one in read_results(table) if one.get("env") == MNIST and one["run"] == "ram_seed9"] == [1]
-    assert table.read_text().count("\n") == 7
+    assert table.read_text("utf-8").count("\n") == 7
     assert [path.name for path in tmp_path.iterdir()] == ["study.jsonl"]
 
 

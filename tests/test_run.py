@@ -64,10 +64,10 @@ def test_what_a_run_leaves(tmp_path):
     assert {path.name for path in (tmp_path / "run").iterdir()} == {
         *("args.yml", "result.json", "best_model.zip", "model.zip", "evaluations.npz", "FewGames-v0.zip", "FewGames-v0")
     }
-    assert json.loads((tmp_path / "run/result.json").read_text()) == result
+    assert json.loads((tmp_path / "run/result.json").read_text("utf-8")) == result
     zoo = tmp_path / "run/FewGames-v0"  # What rl_zoo3 reads.
-    assert yaml.safe_load((zoo / "args.yml").read_text()) == {"env_kwargs": result["env_kwargs"]}
-    assert yaml.safe_load((zoo / "config.yml").read_text()) == result["hyperparams"]
+    assert yaml.safe_load((zoo / "args.yml").read_text("utf-8")) == {"env_kwargs": result["env_kwargs"]}
+    assert yaml.safe_load((zoo / "config.yml").read_text("utf-8")) == result["hyperparams"]
     assert (tmp_path / "run/FewGames-v0.zip").read_bytes() == (tmp_path / "run/model.zip").read_bytes()
     asked = {"env", "algo", "preset", "seed", "command", "hyperparams", "env_kwargs"}
     facts = {"n_timesteps", "validation_error", "last_validation_error", "commit", "machine", "torch"}
@@ -192,7 +192,7 @@ def test_frames_are_stacked_for_training_evaluation_test_and_film(tmp_path, algo
 def test_results_of_others(tmp_path, algo):
     """What models write into their hyperparameters is not in the way of the result."""
     result = run(config(tmp_path, algo, evaluations=1))
-    assert yaml.safe_load((tmp_path / "args.yml").read_text())["hyperparams"] == result["hyperparams"]
+    assert yaml.safe_load((tmp_path / "args.yml").read_text("utf-8"))["hyperparams"] == result["hyperparams"]
     assert 0 <= result["test_error"] <= 100
 
 
@@ -225,9 +225,9 @@ def test_a_run_names_all_machines_that_it_was_on(tmp_path):
         with pytest.raises(Stopped):
             run(asked, stop_at(100))
     path = tmp_path / "run/args.yml"
-    stored = yaml.safe_load(path.read_text())
+    stored = yaml.safe_load(path.read_text("utf-8"))
     [here] = stored["machines"]
-    path.write_text(yaml.safe_dump({**stored, "machines": ["another machine"]}))
+    path.write_text(yaml.safe_dump({**stored, "machines": ["another machine"]}), encoding="utf-8")
     assert run(asked)["machine"] == f"another machine, then {here}"
 
 
@@ -368,10 +368,10 @@ def test_a_zip_from_elsewhere_needs_trust(tmp_path):
 
 
 def test_runs_of_other_versions_are_not_resumed(tmp_path):
-    (tmp_path / "args.yml").write_text(yaml.safe_dump({"options": {"env": "GlimpseMNIST-v0"}, "settings": {}}))
+    (tmp_path / "args.yml").write_text(yaml.safe_dump({"options": {"env": "GlimpseMNIST-v0"}, "settings": {}}), encoding="utf-8")
     with pytest.raises(ValueError, match="is of another version of ram-envs, which can't be resumed"):
         run(config(tmp_path))
-    (tmp_path / "args.yml").write_text("config: {env: [")
+    (tmp_path / "args.yml").write_text("config: {env: [", encoding="utf-8")
     with pytest.raises(ValueError, match=r"args.yml is damaged"):
         run(config(tmp_path))
     (tmp_path / "checkpoint.pkl").write_bytes(b"a pickle")
@@ -431,7 +431,7 @@ def test_runs_are_numbered_and_the_newest_unfinished_is_found(tmp_path):
     assert folders[-1].name == "A-v0_12"
     for number, folder in enumerate(folders[8:]):
         stored = {"env": "A-v0", "folder": "moved", "seed": number, "device": "cuda", "trust": True, "algo": "ram"}
-        (folder / "args.yml").write_text(yaml.safe_dump({"config": stored}))
+        (folder / "args.yml").write_text(yaml.safe_dump({"config": stored}), encoding="utf-8")
     for folder in folders[8:11]:  # The last one never began.
         (folder / "checkpoint_previous.npz").write_bytes(b"")
     asked = {"env": "A-v0", "device": "cpu"}
@@ -444,7 +444,7 @@ def test_runs_are_numbered_and_the_newest_unfinished_is_found(tmp_path):
     assert unfinished_run(tmp_path, {**asked, "folder": str(folders[8])})["seed"] == 0
     with pytest.raises(FileNotFoundError, match=r"no unfinished run with a checkpoint in .*A-v0_12"):
         unfinished_run(tmp_path, {**asked, "folder": str(folders[11])})
-    (folders[10] / "result.json").write_text("{}")
+    (folders[10] / "result.json").write_text("{}", encoding="utf-8")
     with pytest.raises(ValueError, match=r"A-v0_11 holds a finished run: there is nothing to resume"):
         unfinished_run(tmp_path, {**asked, "folder": str(folders[10])})
     assert unfinished_run(tmp_path, asked)["folder"] == str(folders[9])
@@ -496,16 +496,16 @@ def test_commit(tmp_path):
         subprocess.run(["git", "-C", str(tmp_path), *names, *words], check=True, capture_output=True)
 
     git("init")
-    (tmp_path / "file").write_text("one")
+    (tmp_path / "file").write_text("one", encoding="utf-8")
     git("add", "."), git("commit", "-m", "One")
     commit = current_commit(tmp_path)
     assert len(commit) == 40
-    (tmp_path / "file").write_text("two")
+    (tmp_path / "file").write_text("two", encoding="utf-8")
     assert current_commit(tmp_path) == f"{commit}-dirty"
 
 
 def test_the_machine_is_described(tmp_path, monkeypatch):
-    (tmp_path / "cpuinfo").write_text("processor : 0\nmodel name\t: Babbage 1837 @ 1 Hz\n")
+    (tmp_path / "cpuinfo").write_text("processor : 0\nmodel name\t: Babbage 1837 @ 1 Hz\n", encoding="utf-8")
     assert name_processor(tmp_path / "cpuinfo") == "Babbage 1837 @ 1 Hz"
     assert name_processor(tmp_path / "none") == platform.processor() or platform.machine()
     assert describe_machine(torch.device("cpu")).endswith(f", {torch.get_num_threads()} torch thread(s), cpu")

@@ -74,7 +74,7 @@ def test_more_environments_than_images():
 def test_loops_are_compiled_where_nothing_can_be_stored(monkeypatch, tmp_path):
     """As in a read-only installation without a home that can be written."""
     (tmp_path / "loops.py").write_text("def double(x):\n    return 2 * x\n", encoding="utf-8")
-    (tmp_path / "__pycache__").write_text("no folder")
+    (tmp_path / "__pycache__").write_text("no folder", encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path / "__pycache__"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "__pycache__"))

@@ -22,7 +22,7 @@ SCRIPT = str(HYPERPARAMS.parent / "benchmarks" / "search.py")
 
 
 def read_table(study):
-    with (study / "trials.csv").open() as file:
+    with (study / "trials.csv").open(encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 
@@ -45,7 +45,7 @@ def test_a_report_says_what_mattered_where_trials_are_enough(tmp_path, capsys):
         x = config.hyperparams["x"]
         result = {"validation_error": 100 * x**2, "n_timesteps": 10, "train_seconds": 1.0, "train_cpu_seconds": 1.0}
         facts = {"algo": config.algo, "env": config.env, "command": "", "hyperparams": config.hyperparams, "env_kwargs": {}}
-        (config.folder / "result.json").write_text(json.dumps(result | facts))
+        (config.folder / "result.json").write_text(json.dumps(result | facts), encoding="utf-8")
         return result
 
     space = {"y": {"low": 0.0, "high": 1.0}, "x": {"low": 0.0, "high": 1.0}}
@@ -78,7 +78,7 @@ def test_a_search_for_hyperparameters_of_ram(tmp_path, capsys):
     assert [float(line["validation_error"]) for line in read_table(study)] == [trial.value for trial in trials]
     for number in range(2):
         folder = study / f"trial_{number}"
-        assert '"test_error"' not in (folder / "result.json").read_text()  # The test split is never touched.
+        assert '"test_error"' not in (folder / "result.json").read_text("utf-8")  # The test split is never touched.
         assert not list(folder.glob("*.png"))
     shown = capsys.readouterr().out
     main(["--study", str(study), "--show"])
@@ -90,7 +90,7 @@ def test_a_search_for_hyperparameters_of_ram(tmp_path, capsys):
 
 def test_a_search_around_a_preset_with_options_of_the_environment(tmp_path):
     study, space = tmp_path / "study", tmp_path / "space.yml"
-    space.write_text("ram: {env_kwargs.num_scales: {choices: [2]}, n_envs: {choices: [16]}}")
+    space.write_text("ram: {env_kwargs.num_scales: {choices: [2]}, n_envs: {choices: [16]}}", encoding="utf-8")
     asked = ["--preset", "paper", "--space", str(space), "-n", "48", "--evaluations", "1", "--env-kwargs", "dataset:mnist-5k"]
     main(["--workers", "0", "--trials", "1", "--study", str(study), *asked])
     hyperparams = read_file(study / "best.yml", "GlimpseMNIST-v0")
@@ -158,8 +158,8 @@ GAME = ["--env", "GlimpseCatch-v0", "--env-kwargs", "size:6", "--n-envs", "1", "
 
 def search_with_patience(folder, *options):
     """The command, under way in the folder, and a function that gives out tickets."""
-    (folder / "patient.py").write_text(PATIENT)
-    (folder / "space.yml").write_text("patient:\n  move: {choices: [0, 1, 2]}\n")
+    (folder / "patient.py").write_text(PATIENT, encoding="utf-8")
+    (folder / "space.yml").write_text("patient:\n  move: {choices: [0, 1, 2]}\n", encoding="utf-8")
     (folder / "tickets").mkdir()
     mine = ["--algo", "patient", "--imports", "patient", "--space", "space.yml", "--study", "study", "--workers", "2"]
     environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "RAY_CHDIR_TO_TRIAL_DIR": "0"}

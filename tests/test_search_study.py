@@ -83,7 +83,7 @@ def test_a_trial_that_fails_does_not_count(tmp_path):
     work(search, 2, run)
     assert states(search) == ["FAIL", "FAIL", "COMPLETE", "COMPLETE"]
     assert search.trials()[0].user_attrs["exception"] == "ValueError: nan in the logits"
-    assert "nan in the logits" in (tmp_path / "trial_0" / "exception.txt").read_text()
+    assert "nan in the logits" in (tmp_path / "trial_0" / "exception.txt").read_text("utf-8")
     assert search.trials()[1].user_attrs["exception"] == "ValueError: the validation error is nan"
 
 
@@ -131,7 +131,7 @@ def test_a_worker_waits_while_the_others_might_be_enough(tmp_path):
 
 def test_a_worker_killed_while_it_writes_blocks_nobody(tmp_path):
     work(open_search(tmp_path, ASKED), 1, measured(1.0))
-    with (tmp_path / "journal.log").open("a") as journal:
+    with (tmp_path / "journal.log").open("a", encoding="utf-8") as journal:
         journal.write('{"op_code": 4, "wor')
     (tmp_path / "journal.log.lock").touch()
     work(open_search(tmp_path, ASKED, grace_period=3), 2, measured(2.0))

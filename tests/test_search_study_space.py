@@ -58,7 +58,7 @@ def test_bad_entries_are_named(entry, message):
 
 def test_a_space_is_read_for_the_algorithm_or_the_environment(tmp_path):
     file = tmp_path / "space.yml"
-    file.write_text("ram: {a: {choices: [1]}, b: {choices: [1]}}\nram/X-v0: {c: {choices: [1]}}\nppo: {a: 3}\n")
+    file.write_text("ram: {a: {choices: [1]}, b: {choices: [1]}}\nram/X-v0: {c: {choices: [1]}}\nppo: {a: 3}\n", encoding="utf-8")
     assert list(read_space(file, "ram", "Y-v0")) == ["a", "b"]
     assert list(read_space(file, "ram", "X-v0")) == ["c"]
     assert list(read_space(file, "ram", "Y-v0", fixed={"a"})) == ["b"]
@@ -68,13 +68,13 @@ def test_a_space_is_read_for_the_algorithm_or_the_environment(tmp_path):
         read_space(file, "ppo", "X-v0")
     with pytest.raises(ValueError, match=r"no space for 'sac', only for \['ppo', 'ram', 'ram/X-v0'\]: write one .* --space"):
         read_space(file, "sac", "X-v0")
-    file.write_text("- ram")
+    file.write_text("- ram", encoding="utf-8")
     with pytest.raises(ValueError, match="must map each algorithm to a space"):
         read_space(file, "ram", "X-v0")
 
 
 def test_the_spaces_that_come_with_it_are_good():
-    names = {name.partition("/")[0] for name in yaml.safe_load(SPACES.read_text())}
+    names = {name.partition("/")[0] for name in yaml.safe_load(SPACES.read_text("utf-8"))}
     assert {"ram", "ppo", "a2c", "recurrent_ppo", "sac", "td3", "dqn", "episode_ppo", "fc64", "conv"} <= names
     for name in names:
         assert "learning_rate" in read_space(SPACES, name, "GlimpseMNIST-v0")
@@ -82,8 +82,8 @@ def test_the_spaces_that_come_with_it_are_good():
 
 
 def test_the_space_in_the_docs_is_good(tmp_path):
-    page = (HYPERPARAMS.parent / "docs" / "search.md").read_text()
-    (tmp_path / "space.yml").write_text(page.split("```yaml\n")[1].split("```")[0])
+    page = (HYPERPARAMS.parent / "docs" / "search.md").read_text("utf-8")
+    (tmp_path / "space.yml").write_text(page.split("```yaml\n")[1].split("```")[0], encoding="utf-8")
     assert read_space(tmp_path / "space.yml", "ram", "GlimpseMNIST-v0")["n_epochs"] == {"low": 1, "high": 8}
     assert list(read_space(tmp_path / "space.yml", "ram", "GlimpseCatch-v0")) == ["gamma"]
 

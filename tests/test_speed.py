@@ -34,7 +34,7 @@ def test_environments_beside_cartpole(tmp_path, capsys):
     assert all(row["ratio"] == 1.0 for row in rows if row.get("env") == "CartPole-v1")
     assert all(row["steps_per_second"] > 0 for row in rows if "env" in row)
     assert "| GlimpseCatch-v0 | " in capsys.readouterr().out
-    published = [json.loads(line) for line in table.read_text().splitlines()]
+    published = [json.loads(line) for line in table.read_text("utf-8").splitlines()]
     assert len(published) == len(rows)
     assert all(row["command"].startswith("python benchmarks/speed.py environments --rounds 1 ") for row in published)
     assert all({"commit", "machine"} <= row.keys() for row in published)

@@ -140,10 +140,10 @@ def test_links_pictures_and_tables_in_markdown():
 
 def test_a_block_is_replaced_and_all_around_it_stays(tmp_path):
     page = tmp_path / "page.md"
-    page.write_text("a\n<!-- x: begin -->\nold\n\n<!-- y: begin -->\n<!-- x: end -->\nb\n")
+    page.write_text("a\n<!-- x: begin -->\nold\n\n<!-- y: begin -->\n<!-- x: end -->\nb\n", encoding="utf-8")
     replaced = replace_block(page, "x", ["new", "lines"])
     assert replaced == "a\n<!-- x: begin -->\n\nnew\nlines\n\n<!-- x: end -->\nb\n"
-    page.write_text(replaced)
+    page.write_text(replaced, encoding="utf-8")
     assert replace_block(page, "x", ["new", "lines"]) == replaced
 
 
@@ -158,7 +158,7 @@ def test_a_block_is_replaced_and_all_around_it_stays(tmp_path):
 )
 def test_a_block_that_is_not_there_once(text, tmp_path):
     page = tmp_path / "page.md"
-    page.write_text(text)
+    page.write_text(text, encoding="utf-8")
     with pytest.raises(ValueError, match=r"must hold a line <!-- x: begin --> and after it a line <!-- x: end -->, each once"):
         replace_block(page, "x", [])
 
@@ -176,7 +176,7 @@ def project(tmp_path):
     """A folder with two pages and no runs."""
     (tmp_path / "docs").mkdir()
     for name in ("README.md", "docs/results.md"):
-        (tmp_path / name).write_text(PAGE)
+        (tmp_path / name).write_text(PAGE, encoding="utf-8")
     return tmp_path
 
 
@@ -235,11 +235,11 @@ def test_runs_of_no_entry_are_left_out_and_named(project, capsys):
 
 @pytest.mark.parametrize("page", ["nothing", "<!-- tables: begin -->\n", PAGE + PAGE])
 def test_a_page_without_a_place_is_named(project, capsys, page):
-    (project / "docs/results.md").write_text(page)
+    (project / "docs/results.md").write_text(page, encoding="utf-8")
     with pytest.raises(SystemExit):
         run_tables(project, "--write")
     assert f"{Path('docs/results.md')}: the page must hold a line <!-- tables: begin -->" in capsys.readouterr().err
-    assert (project / "README.md").read_text() == PAGE
+    assert (project / "README.md").read_text("utf-8") == PAGE
 
 
 def test_a_page_that_is_not_there_is_named(project, capsys):

@@ -41,7 +41,7 @@ def test_a_run_leaves_what_it_promises(finished):
     names = {path.name for path in folder.iterdir()}
     pictures, zoo = {"learning_curve.png", "glimpses.png"}, {"GlimpseMNIST-v0", "GlimpseMNIST-v0.zip"}
     assert names == {"args.yml", "result.json", "best_model.zip", "model.zip", "evaluations.npz"} | pictures | zoo
-    assert json.loads((folder / "result.json").read_text()) == result
+    assert json.loads((folder / "result.json").read_text("utf-8")) == result
     assert result["env"] == "GlimpseMNIST-v0"
     assert (result["algo"], result["seed"]) == ("ram", 4)
     assert (result["dataset"], result["dataset_size"], result["test_episodes"]) == ("mnist-5k", 4000, 500)
@@ -237,11 +237,11 @@ def at_random(env, seed):
 def test_modules_register_algorithms_and_environments(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.path", list(sys.path))
-    (tmp_path / "mine_of_the_test.py").write_text(MODULE)
+    (tmp_path / "mine_of_the_test.py").write_text(MODULE, encoding="utf-8")
     asked = ["--imports", "mine_of_the_test", "--env", "Small-v0", "-n", "64", "--n-envs", "4", "--evaluations", "2"]
     result = main([*asked, "--algo", "at_random", "--folder", "run"])
     assert (result["algo"], result["env"], result["n_timesteps"]) == ("at_random", "Small-v0", 64)
-    assert yaml.safe_load((tmp_path / "run/args.yml").read_text())["config"]["imports"] == ["mine_of_the_test"]
+    assert yaml.safe_load((tmp_path / "run/args.yml").read_text("utf-8"))["config"]["imports"] == ["mine_of_the_test"]
     shown = main(["-i", "run", "--eval-only", "--trust"])  # A generator's `predict` is a pickle.
     assert shown["test_episodes"] == result["test_episodes"]
     for arguments, message in (
@@ -257,8 +257,8 @@ def test_modules_register_algorithms_and_environments(tmp_path, monkeypatch, cap
 def test_installed_packages_come_before_the_current_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.path", list(sys.path))
-    (tmp_path / "mine_too.py").write_text("")
-    (tmp_path / "wave.py").write_text("raise AssertionError")
+    (tmp_path / "mine_too.py").write_text("", encoding="utf-8")
+    (tmp_path / "wave.py").write_text("raise AssertionError", encoding="utf-8")
     monkeypatch.delitem(sys.modules, "wave", raising=False)
     import_modules(["mine_too"])
     import_modules(["wave"])
