@@ -14,6 +14,8 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
 
 from .cores import State
 from .extractor import default_extractor
@@ -151,6 +153,15 @@ class EpisodePPO(EpisodeAlgorithm):
     log_name = "EpisodePPO"
     policy: RecurrentPolicy
 
+    def _setup_model(self) -> None:
+        super()._setup_model()
+        self._has_modes = any(isinstance(part, (_BatchNorm, _DropoutNd)) for part in self.policy.modules())
+
+    @property
+    def _keeps_graph(self) -> bool:
+        """Not where layers behave otherwise while learning: the policy acts in evaluation mode, as in SB3."""
+        return super()._keeps_graph and not getattr(self, "_has_modes", False)
+
     def train(self) -> None:
         """Learn from the rollout: one gradient step for each minibatch of each epoch."""
         self._update_learning_rate(self.policy.optimizer)
@@ -163,8 +174,9 @@ class EpisodePPO(EpisodeAlgorithm):
         """The terms of the loss, weighted."""
         log_probs = self.policy.log_probs(outputs, batch.actions)  # (T, N, 1)
         everywhere = torch.ones_like(batch.looked_at)
+        old = None if super()._keeps_graph else batch.old(0)  # A2C's loss where it is learned once.
         return {
-            "policy_loss": policy_loss(log_probs[..., 0], batch.old(0), batch.advantages, everywhere, batch.clip_range),
+            "policy_loss": policy_loss(log_probs[..., 0], old, batch.advantages, everywhere, batch.clip_range),
             "value_loss": self.vf_coef * baseline_loss(outputs.value, batch.returns),
             "entropy_loss": -self.now(self.ent_coef) * self.policy.entropy(outputs),
         }

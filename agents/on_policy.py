@@ -220,7 +220,7 @@ class EpisodeAlgorithm(OnPolicyAlgorithm):
         Returns False where a callback stopped it; the episodes under way are then forgotten.
         """
         assert self._last_obs is not None and self._last_episode_starts is not None
-        self.policy.set_training_mode(True)
+        self.policy.set_training_mode(self._keeps_graph)  # Else, as in SB3, only `minibatches` learns.
         rollout = self.rollout_buffer = Rollout(self._first_state(self._last_episode_starts))
         has_ended, greedy_choice = np.zeros(env.num_envs, np.bool_), self.greedy_choice
         callback.on_rollout_start()
@@ -239,8 +239,8 @@ class EpisodeAlgorithm(OnPolicyAlgorithm):
             if not callback.on_step():
                 self._last_obs = self._state = None
                 return False
-            if not self.policy.training:
-                self.policy.set_training_mode(True)  # A callback has evaluated it.
+            if self.policy.training != self._keeps_graph:
+                self.policy.set_training_mode(self._keeps_graph)  # A callback has evaluated it.
             if dones.any():
                 self._update_info_buffer(infos, dones)
                 rewards = self._beyond_time_limits(rewards, dones, infos, output.state)
@@ -318,6 +318,7 @@ class EpisodeAlgorithm(OnPolicyAlgorithm):
         if self._keeps_graph:
             yield batch, outputs
             return
+        self.policy.set_training_mode(True)
         rollout = self.rollout_buffer
         observations, starts, num_envs = stack(rollout.observations), np.stack(rollout.episode_starts), batch.returns.shape[1]
         for _ in range(self.n_epochs):

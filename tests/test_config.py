@@ -73,6 +73,13 @@ def test_hyperparameters_are_read_for_one_environment(tmp_path):
     assert read_file(tmp_path / "none.yml", "A-v0") == {}
 
 
+def test_a_module_before_the_id_changes_nothing_and_rl_zoo3s_dicts_are_read(tmp_path):
+    path = tmp_path / "ppo.yml"
+    path.write_text('Catch-v0: {policy_kwargs: "dict(net_arch=[8, dict(pi=[4])])", policy: MlpPolicy}')
+    expected = {"policy_kwargs": {"net_arch": [8, {"pi": [4]}]}, "policy": "MlpPolicy"}
+    assert read_file(path, "Catch-v0") == read_file(path, "ram_envs:Catch-v0") == expected
+
+
 def test_presets(tmp_path):
     file = tmp_path / "ram.yml"
     file.write_text("A-v0: {n_envs: 3}\nA-v0/paper: {n_envs: 4}\nA-v0/best: {n_envs: 5}\nB-v0: {n_envs: 6}\n", encoding="utf-8")

@@ -390,6 +390,27 @@ def test_predict_keeps_a_state_and_forgets_it_where_an_episode_starts(core):
     assert len(drawn) > 1
 
 
+class Normed(BaseFeaturesExtractor):
+    """Batch normalization; notes in which mode it was run, and whether gradients were wanted."""
+
+    def __init__(self, observation_space):
+        super().__init__(observation_space, 2)
+        self.norm, self.modes = torch.nn.BatchNorm1d(2), []
+
+    def forward(self, observations):
+        self.modes.append((self.training, torch.is_grad_enabled()))
+        return self.norm(observations)
+
+
+@pytest.mark.parametrize("algorithm", [EpisodePPO, EpisodeA2C])
+def test_it_acts_in_evaluation_mode_and_learns_in_training_mode(algorithm):
+    """As SB3 does, so that one environment is enough for batch normalization."""
+    model = make_model(algorithm, Remember(), n_steps=T, policy_kwargs={"features_extractor_class": Normed}).learn(2 * T)
+    seen = model.policy.features_extractor
+    assert set(seen.modes) == {(False, False), (True, True)}
+    assert seen.modes.count((False, False)) == 2 * T and seen.norm.running_mean.abs().min() > 0
+
+
 def test_features_extractors():
     class Sign(BaseFeaturesExtractor):
         def __init__(self, observation_space, gain=1.0):

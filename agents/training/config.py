@@ -14,6 +14,8 @@ from typing import Any
 import torch
 import yaml
 
+from ram_envs import parse_pairs
+
 from ..pretrained import PRETRAINED, pretrained_hyperparams
 from .callbacks import CLOCKS
 from .checkpoints import checkpoints_in
@@ -223,12 +225,13 @@ def read_file(path: Path, env_id: str, preset: str | None = None) -> dict[str, A
 
     Args:
         path: the file.
-        env_id: the environment.
+        env_id: the environment; of "module:id" the id counts.
         preset: other hyperparameters for it, which the file holds as "<env_id>/<preset>".
 
     Raises:
         ValueError: the file has no such preset, or names another wrapper, which natively batched environments can't have.
     """
+    env_id = env_id.rpartition(":")[2]
     try:
         entries = (yaml.safe_load(path.read_text("utf-8")) if path.exists() else None) or {}
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -239,6 +242,8 @@ def read_file(path: Path, env_id: str, preset: str | None = None) -> dict[str, A
         known = [name.removeprefix(f"{env_id}/") for name in entries if name.startswith(f"{env_id}/")]
         raise ValueError(f"preset must be one of those that {path.name} has for {env_id}, {known or 'none'}, got {preset!r}")
     hyperparams = dict(entries.get(f"{env_id}/{preset}" if preset else env_id, {}))
+    written = [f"{name}:{value}" for name, value in hyperparams.items() if isinstance(value, str) and value.startswith("dict(")]
+    hyperparams |= parse_pairs(written)  # "dict(net_arch=[64, 64])", as rl_zoo3 has it.
     wrappers, env_kwargs = hyperparams.pop("env_wrapper", []), hyperparams.get("env_kwargs", {})
     fits = isinstance(wrappers, list) and all(isinstance(one, dict) and list(one) == [ACTION_WRAPPER] for one in wrappers)
     if not fits or not all(isinstance(one[ACTION_WRAPPER], dict) for one in wrappers):
