@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         print(f"Run folder: {folder}", flush=True)
         result = run(replace(config, folder=str(folder)))
     except KeyboardInterrupt as stop:
-        print(f"\nStopped. {how_to_resume(folder)}", file=sys.stderr)
+        print(f"\nStopped. {how_to_resume(folder, options)}", file=sys.stderr)
         sys.exit(128 + getattr(stop, "signum", signal.SIGINT))
     except Exception as error:
         message, evaluations = " ".join(str(error).split()), folder / "evaluations.npz"
@@ -71,16 +71,17 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
             parser.error(message)
         if not isinstance(error, (OSError, ArithmeticError)):
             raise
-        sys.exit(f"{parser.prog}: error: {message}. {how_to_resume(folder)}")
+        sys.exit(f"{parser.prog}: error: {message}. {how_to_resume(folder, options)}")
     report(result, folder)
     return result
 
 
-def how_to_resume(folder: Path) -> str:
+def how_to_resume(folder: Path, options: argparse.Namespace) -> str:
     """The command that resumes a run."""
     if not checkpoints_in(folder):
         return "There is no checkpoint to resume from."
-    return f"To resume: {shlex.join([sys.executable, __file__, '--resume', '--folder', str(folder)])}"
+    words = [sys.executable, __file__, "--resume", "--folder", str(folder), *(["--trust"] if "trust" in options else [])]
+    return f"To resume: {shlex.join(words)}"
 
 
 def parse_config(arguments: Sequence[str]) -> RunConfig:
