@@ -7,6 +7,7 @@ down to g x g. Outside the image there is nothing: zeros. Patches start at the n
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
@@ -168,6 +169,9 @@ def glimpses(images: NDArray, locations: NDArray, *, glimpse_size: int | str = 8
         raise ValueError(
             f"images must be (N, H, W) or (N, C, H, W) of uint8 or float32, got shape {images.shape} of {images.dtype}"
         )
+    if images.ndim == 4 and images.shape[3] <= 4 < images.shape[1]:
+        doubt = f"images are taken as (N, C, H, W), got shape {images.shape}: if channels come last, np.moveaxis(images, 3, 1)"
+        warnings.warn(doubt, stacklevel=2)
     retina = Retina(images.shape[1:], glimpse_size, num_scales, dtype=images.dtype)
     scenes = retina.blank_scenes(len(images))
     retina.inner(scenes)[...] = images
