@@ -99,7 +99,8 @@ def test_result_stays_in_range():
 
 def test_channels_that_seem_to_come_last_are_doubted():
     with pytest.warns(UserWarning, match=r"taken as \(N, C, H, W\), got shape \(1, 28, 28, 3\)"):
-        assert glimpses(np.zeros((1, 28, 28, 3), np.uint8), np.zeros((1, 2), np.float32), glimpse_size=1).shape == (1, 1, 28, 1, 1)
+        seen = glimpses(np.zeros((1, 28, 28, 3), np.uint8), np.zeros((1, 2), np.float32), glimpse_size=1)
+    assert seen.shape == (1, 1, 28, 1, 1)
 
 
 def test_bad_input_is_named():
