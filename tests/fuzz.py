@@ -25,7 +25,6 @@ from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
-import yaml
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
@@ -309,6 +308,8 @@ VALUES = st.recursive(
 
 def fuzz_yaml(data):
     """Files of hyperparameters."""
+    import yaml
+
     from agents.training.config import read_file
 
     names = st.sampled_from(["GlimpseMNIST-v0", "GlimpseMNIST-v0/paper", "n_envs", "env_wrapper", "policy_kwargs"])

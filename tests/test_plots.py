@@ -3,6 +3,7 @@ import pytest
 
 pytest.importorskip("matplotlib")
 pytest.importorskip("scipy")
+pytest.importorskip("torch")
 
 from finished_runs import publish_run
 

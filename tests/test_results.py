@@ -2,6 +2,9 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+
+pytest.importorskip("torch")
+
 from finished_runs import publish_run
 
 from benchmarks.results import COLUMNS, RESULTS, add_results, curve_of, folder_of, read_results

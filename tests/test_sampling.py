@@ -1,6 +1,7 @@
 import importlib
 import sys
 
+import numba
 import numpy as np
 import pytest
 
@@ -79,6 +80,7 @@ def test_loops_are_compiled_where_nothing_can_be_stored(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path / "__pycache__"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "__pycache__"))
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    monkeypatch.setattr(numba.config, "CACHE_DIR", "")  # NUMBA_CACHE_DIR
     loops = importlib.import_module("loops")
     with pytest.warns(UserWarning, match="set NUMBA_CACHE_DIR"):
         assert compiled(loops.double)(21) == 42
