@@ -62,7 +62,7 @@ def test_scales_are_means_of_concentric_patches():
     np.testing.assert_allclose(patches[2], [[2.5 / 4, 4.5 / 4], [10.5 / 4, 12.5 / 4]], rtol=1e-6)
 
 
-@pytest.mark.parametrize(("size", "scales"), [(1, 3), (2, 1), (5, 2), (8, 1), (8, 3)])
+@pytest.mark.parametrize(("size", "scales"), [(1, 3), (5, 2), (8, 1)])
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
 def test_equals_a_plain_implementation(size, scales, dtype):
     rng = np.random.default_rng(size * 10 + scales)
