@@ -332,6 +332,8 @@ FUZZED = {name.removeprefix("fuzz_"): function for name, function in list(global
 
 def run(name, num_inputs):
     """Draw inputs for an entry; raises what hypothesis raises at the first fault, made as small as it can."""
+    if "torch" in sys.modules:  # A run in this process may have turned off the smallest numbers, which are drawn too.
+        sys.modules["torch"].set_flush_denormal(False)
     phases = (Phase.generate, Phase.shrink)
     wanted = settings(
         max_examples=num_inputs,
