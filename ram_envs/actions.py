@@ -164,14 +164,14 @@ class ActionCodec:
         }
         locations = np.empty_like(given)
         if not _clip(given, locations):
-            raise ValueError(f"action['location'] must be finite, got {action['location']!r}")
+            raise ValueError(f"action['location'] must be finite as float32, got {action['location']!r}")
         return locations, choices
 
     def _decode_box(self, action: Any, batch: tuple[int, ...]) -> _Decoded:
         values = _shaped("action", action, (*batch, self._length)).reshape(-1, self._length)
         locations, choices = np.empty((len(values), 2), np.float32), np.empty((len(self._sizes), len(values)), np.int64)
         if not _split_box(values, self._sizes, locations, choices):
-            raise ValueError(f"action must be finite, got {action!r}")
+            raise ValueError(f"action must be finite as float32, got {action!r}")
         return locations, dict(zip(self.choices, choices, strict=True))
 
 
@@ -283,4 +283,5 @@ def _shaped(name: str, given: Any, shape: tuple[int, ...]) -> NDArray[np.float32
         raise ValueError(f"{name} must hold numbers of the shape {shape}, got {given!r}")
     if values.shape != shape:
         raise ValueError(f"{name} must have the shape {shape}, got {values.shape}")
-    return values.astype(np.float32, copy=False)
+    with np.errstate(over="ignore"):  # What is beyond float32 is refused as infinite.
+        return values.astype(np.float32, copy=False)

@@ -108,6 +108,7 @@ def test_bad_dict_actions_are_named(action, message):
     [
         (np.zeros(11), r"action must have the shape \(12,\), got \(11,\)"),
         (np.full(12, np.nan), "action must be finite"),
+        (np.full(12, 1e300), "action must be finite as float32"),
         ({"location": [0, 0], "class": 1}, "action must hold numbers"),
     ],
 )
