@@ -511,3 +511,14 @@ def test_the_machine_is_described(tmp_path, monkeypatch):
     assert describe_machine(torch.device("cpu")).endswith(f", {torch.get_num_threads()} torch thread(s), cpu")
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"card {device.index}")
     assert describe_machine(torch.device("cuda", 1)).endswith(" torch thread(s), card 1")
+
+
+@pytest.mark.parametrize("was_there", [True, False])
+def test_a_run_that_can_not_begin_leaves_the_folders_that_were_there(tmp_path, was_there):
+    mine = tmp_path / "mine"
+    if was_there:
+        mine.mkdir()
+    with pytest.raises(ValueError, match="n_timesteps must be at least n_envs"):
+        run(RunConfig(env="GlimpseCatch-v0", folder=mine / "run", n_timesteps=1, n_envs=2))
+    assert mine.exists() == was_there
+    assert not (mine / "run").exists()

@@ -93,7 +93,7 @@ def run(config: RunConfig, report: Callable[[int, float], None] | None = None) -
         Stopped: a signal came.
     """
     finished = Path(config.folder) / "result.json"
-    with nullcontext() if finished.exists() else _alone(finished.parent):
+    with nullcontext() if finished.exists() else _alone(finished.parent, config.algo):
         opened = open_run(config)
         if finished.exists():
             return json.loads(finished.read_text("utf-8"))
@@ -124,9 +124,11 @@ def open_run(config: RunConfig) -> Run:
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
+def _alone(folder: Path, algo: str) -> Iterator[None]:
     """Hold the folder for this process; a new one is removed again where nothing was learned."""
     is_new, new = not folder.exists() or not any(folder.iterdir()), [path for path in folder.parents if not path.exists()]
+    if folder.exists() and folder.parent.name == algo:  # As `new_folder` has just made it.
+        new = [folder.parent]
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / ".lock")
     try:
@@ -142,7 +144,7 @@ def _alone(folder: Path) -> Iterator[None]:
         if is_new and not ((folder / "evaluations.npz").exists() or checkpoints.checkpoints_in(folder)):
             shutil.rmtree(folder, ignore_errors=True)
             with suppress(OSError):  # They hold other runs.
-                for path in new or [folder.parent]:
+                for path in new:
                     path.rmdir()
 
 
