@@ -20,7 +20,6 @@ from torch import Tensor
 
 from .policy import RAMPolicy, RAMPolicyOptions, current_names
 from .ram import RAM, RAMHyperparams
-from .recurrent import parse_schedule
 from .vec_env import ScoresBox
 
 PRETRAINED = "pretrained"  # Stands for an agent of this package where else a saved model's path does.
@@ -66,8 +65,7 @@ def load_pretrained(
         ValueError: there is none for `env_id`, the file is none that this version can read, or `env` does not fit.
     """
     config, weights = _read(env_id, folder)
-    hyperparams: dict[str, Any] = {name: parse_schedule(value) for name, value in config.hyperparams.items()}
-    model = RAM(policy_kwargs=config.policy_kwargs, device=device, _init_setup_model=False, **hyperparams)
+    model = RAM(policy_kwargs=config.policy_kwargs, device=device, _init_setup_model=False, **config.hyperparams)
     model.observation_space = spaces.Dict({name: _make_box(**part) for name, part in config.observations.items()})
     model.action_space = ScoresBox(**config.actions) if "choices" in config.actions else _make_box(**config.actions)
     model._setup_model()
