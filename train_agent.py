@@ -30,15 +30,15 @@ from typing import Any, NoReturn
 import gymnasium as gym
 import torch
 
-from agents import algorithm_names, make_vec_env, pretrained_hyperparams, pretrained_ids
-from agents.pretrained import PRETRAINED
-from agents.training.callbacks import CLOCKS, end_by_signal
-from agents.training.checkpoints import checkpoints_in
-from agents.training.config import RunConfig, new_folder, read_args, read_hyperparams, run_of, unfinished_run
-from agents.training.evaluation import evaluate_on_test, evaluation_of
-from agents.training.figures import record
-from agents.training.run import Run, load_agent, run
 from ram_envs import parse_pairs
+from ram_envs.agents import algorithm_names, make_vec_env, pretrained_hyperparams, pretrained_ids
+from ram_envs.agents.pretrained import PRETRAINED
+from ram_envs.agents.training.callbacks import CLOCKS, end_by_signal
+from ram_envs.agents.training.checkpoints import checkpoints_in
+from ram_envs.agents.training.config import RunConfig, new_folder, read_args, read_hyperparams, run_of, unfinished_run
+from ram_envs.agents.training.evaluation import evaluate_on_test, evaluation_of
+from ram_envs.agents.training.figures import record
+from ram_envs.agents.training.run import Run, load_agent, run
 
 # Test error in % (of Catch: balls missed) of the paper and of public implementations, with the glimpses that our default has.
 PEERS = {
@@ -47,9 +47,9 @@ PEERS = {
 }
 
 
-def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
+def main(arguments: Sequence[str] | None = None, prog: str = "train_agent.py") -> dict[str, Any]:
     """Run the command line and return what was measured; what is wrong ends it with one line."""
-    parser = make_parser()
+    parser = make_parser(prog)
     options = parser.parse_args(arguments)
     folder, start = Path(), time.time()
     try:
@@ -165,10 +165,10 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {message}\n")
 
 
-def make_parser() -> argparse.ArgumentParser:
+def make_parser(prog: str = "train_agent.py") -> argparse.ArgumentParser:
     """The command line; the words are rl_zoo3's."""
     parser = Parser(
-        prog="train_agent.py",
+        prog=prog,
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         argument_default=argparse.SUPPRESS,  # What is not given is left to `RunConfig`.
@@ -222,7 +222,12 @@ def import_modules(names: Sequence[str]) -> None:
         importlib.import_module(name)
 
 
-if __name__ == "__main__":
+def command(arguments: Sequence[str] | None = None, prog: str = "train_agent.py") -> None:
+    """The command line as a process of its own: warnings take one line, and SIGTERM saves a checkpoint."""
     warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
     signal.signal(signal.SIGTERM, end_by_signal)
-    main()
+    main(arguments, prog)
+
+
+if __name__ == "__main__":
+    command()

@@ -18,7 +18,7 @@ from .policy import CORES
 try:
     from sb3_contrib.common.recurrent.policies import RecurrentActorCriticPolicy
 except ModuleNotFoundError as error:
-    raise ImportError("agents.contrib needs the package sb3_contrib: pip install 'ram-envs[contrib]'") from error
+    raise ImportError("ram_envs.agents.contrib needs the package sb3_contrib: pip install 'ram-envs[contrib]'") from error
 
 
 class CoreAsLSTM(nn.Module):

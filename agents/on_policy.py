@@ -24,7 +24,7 @@ from .cores import State
 from .cuda_graphs import StepGraphs
 from .losses import advantages_and_returns
 from .optimizers import start_average
-from .recurrent import Actions, CorePolicy, Observations, Options, Outputs, map_obs
+from .recurrent import Actions, CorePolicy, Observations, Options, Outputs, map_obs, old_names
 from .vec_env import Infos, info_array, wrap_env
 
 _Algorithm = TypeVar("_Algorithm", bound="EpisodeAlgorithm")
@@ -118,7 +118,7 @@ class EpisodeAlgorithm(OnPolicyAlgorithm):
     Args:
         policy: a `CorePolicy` or its name; None: the first of `policy_aliases`.
         env: an environment, its id, an SB3 `VecEnv` or a Gymnasium vector environment. Dict actions of location and choices are
-            offered as a Box, see `agents.vec_env`.
+            offered as a Box, see `ram_envs.agents.vec_env`.
         stats_window_size, tensorboard_log, policy_kwargs, verbose, seed, device: as in Stable-Baselines3.
         **hyperparams: the fields of the class's `hyperparams_class`. They are attributes of the model, as in Stable-Baselines3.
 
@@ -382,6 +382,12 @@ class EpisodeAlgorithm(OnPolicyAlgorithm):
 
     def _tensor(self, values: NDArray) -> Tensor:
         return torch.as_tensor(values, device=self.device)
+
+    @classmethod
+    def load(cls, *args: Any, **kwargs: Any) -> Any:
+        """SB3's `load`, of models of earlier versions too."""
+        with old_names():
+            return super().load(*args, **kwargs)
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         modules, variables = super()._get_torch_save_params()

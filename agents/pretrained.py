@@ -240,7 +240,7 @@ RAM, the recurrent attention agent of ram-envs, trained in `{env_id}`.
 | file | `{env_id}.safetensors`, {num_bytes / 1e6:.2f} MB, float32 |
 
 ```python
-from agents import load_pretrained
+from ram_envs.agents import load_pretrained
 
 model = load_pretrained("{env_id}")
 ```

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import inspect
 import math
+import sys
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from numbers import Real
 from typing import Any, ClassVar, Protocol, TypeVar
@@ -54,9 +56,12 @@ class Options:
         is_number = isinstance(value, Real if float in kinds else (int, np.integer)) and not isinstance(value, bool)
         in_range = is_number and math.isfinite(value) and low <= value <= high and not (name in self.above_zero and value <= 0)
         if not in_range:
-            kind = "a number" if float in kinds else "a whole number"
-            bounds = "above 0" if name in self.above_zero else f"from {low:g} to {high:g}"
-            raise ValueError(f"{name} must be {kind} {bounds}, got {value!r}")
+            kind = "whole number" if float not in kinds else "number" if math.isfinite(high) else "finite number"
+            bounds = (
+                f" from {low:g} to {high:g}" if math.isfinite(high) else f" of at least {low:g}" if math.isfinite(low) else ""
+            )
+            bounds = " above 0" if name in self.above_zero else bounds
+            raise ValueError(f"{name} must be a {kind}{bounds}, got {value!r}")
 
     @classmethod
     def of(cls: type[_Options], given: dict[str, Any]) -> _Options:
@@ -84,6 +89,21 @@ def parse_schedule(value: Any) -> Any:
         raise ValueError(
             f'a schedule must be "lin_" and the number that it falls from, such as "lin_0.001", got {value!r}'
         ) from error
+
+
+@contextmanager
+def old_names() -> Iterator[None]:
+    """In here models can be loaded whose zip says `agents.policy`, as this package was called before version 0.2."""
+    others = {name: sys.modules.pop(name) for name in [*sys.modules] if name.partition(".")[0] == "agents"}
+    package = __name__.rpartition(".")[0]
+    ours = {name.replace(package, "agents", 1): module for name, module in sys.modules.items() if name.startswith(package)}
+    try:
+        sys.modules.update(ours)
+        yield
+    finally:
+        for name in [name for name in sys.modules if name.partition(".")[0] == "agents"]:
+            del sys.modules[name]
+        sys.modules.update(others)
 
 
 class Outputs(Protocol):

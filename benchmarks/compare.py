@@ -20,12 +20,12 @@ import gymnasium as gym
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # A script finds only what lies beside it.
 
-from agents import algorithm_names, get_algorithm
-from agents.training.registry import Algorithm
 from benchmarks.jobs import TRAIN, Job, add_job_options, complete, make_job, positive, run_script
 from benchmarks.leaderboard import write_page
 from benchmarks.results import folder_of, read_results
 from ram_envs import parse_pairs
+from ram_envs.agents import algorithm_names, get_algorithm
+from ram_envs.agents.training.registry import Algorithm
 from train_agent import import_modules
 
 NAMES = ("GlimpseMNIST", "GlimpseTranslatedMNIST", "GlimpseClutteredMNIST", "GlimpseClutteredMNIST100", "GlimpseCatch")

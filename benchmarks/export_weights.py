@@ -19,12 +19,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from agents import RAM, get_algorithm, load_pretrained, make_vec_env, pretrained_hyperparams, save_pretrained
-from agents.pretrained import WEIGHTS
-from agents.training.checkpoints import load_weights
-from agents.training.config import RunConfig
-from agents.training.evaluation import evaluate_on_test
-from agents.training.run import Run, make_model
+from ram_envs.agents import RAM, get_algorithm, load_pretrained, make_vec_env, pretrained_hyperparams, save_pretrained
+from ram_envs.agents.pretrained import WEIGHTS
+from ram_envs.agents.training.checkpoints import load_weights
+from ram_envs.agents.training.config import RunConfig
+from ram_envs.agents.training.evaluation import evaluate_on_test
+from ram_envs.agents.training.run import Run, make_model
 
 SAME = ("env", "env_kwargs", "algo", "dataset", "dataset_size")  # What the runs have in common, for errors to be comparable.
 FILES = ("result.json", "best_model.zip", "evaluations.npz")  # Of a finished run.

@@ -20,10 +20,10 @@ from typing import Any
 import gymnasium as gym
 from tqdm import tqdm
 
-from agents.training.callbacks import end_by_signal
-from agents.training.config import read_hyperparams
-from agents.training.run import open_run
 from benchmarks.results import publish
+from ram_envs.agents.training.callbacks import end_by_signal
+from ram_envs.agents.training.config import read_hyperparams
+from ram_envs.agents.training.run import open_run
 from train_agent import parse_config
 
 try:

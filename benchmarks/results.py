@@ -56,7 +56,7 @@ def curve_of(row: Row) -> Curve:
 
 def add_results(path: Path, rows: Iterable[Row]) -> None:
     """Put rows into a table, in place of those of the same environment and name; the table is made where there is none."""
-    from agents.training.checkpoints import write_text  # Brings torch: not while environments are timed.
+    from ram_envs.agents.training.checkpoints import write_text  # Brings torch: not while environments are timed.
 
     path.parent.mkdir(parents=True, exist_ok=True)
     with _locked(path.parent):

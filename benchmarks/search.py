@@ -42,13 +42,13 @@ try:
 except ModuleNotFoundError as error:
     raise ImportError(f"benchmarks/search.py needs the package {error.name}: pip install 'ram-envs[search]'") from error
 
-from agents.training.callbacks import CLOCKS
-from agents.training.config import HYPERPARAMS, RunConfig, read_hyperparams
-from agents.training.registry import get_algorithm
-from agents.training.run import run
 from benchmarks.jobs import ONE_THREAD, positive, run_script
 from benchmarks.search_study import read_space, read_values
 from ram_envs import parse_pairs
+from ram_envs.agents.training.callbacks import CLOCKS
+from ram_envs.agents.training.config import HYPERPARAMS, RunConfig, read_hyperparams
+from ram_envs.agents.training.registry import get_algorithm
+from ram_envs.agents.training.run import run
 from train_agent import import_modules
 
 DEATHS = 3  # This number of workers, times --workers, may be killed with no trial finished between them.
@@ -109,7 +109,7 @@ def work_in_processes(search: studies.Search, options: argparse.Namespace) -> No
     os.environ.update(ONE_THREAD)
     methods = multiprocessing.get_all_start_methods()
     context: Any = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
-    context.set_forkserver_preload(["agents.training.run"])  # So that torch is imported once.
+    context.set_forkserver_preload(["ram_envs.agents.training.run"])  # So that torch is imported once.
     num_finished, num_killed = search.num_finished(), 0
     num_missing, workers = min(options.workers, options.trials - num_finished), list[BaseProcess]()
     try:

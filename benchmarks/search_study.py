@@ -39,8 +39,8 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, TrialState
 
-from agents.training.checkpoints import write_text
-from agents.training.config import RunConfig
+from ram_envs.agents.training.checkpoints import write_text
+from ram_envs.agents.training.config import RunConfig
 
 SCHEDULES = ("lin",)  # "lin_0.001": from 0.001 to 0, as in rl_zoo3.
 JSON = "json:"  # Optuna stores numbers, truths and strings; lists and mappings are stored as JSON behind this prefix.
@@ -143,7 +143,7 @@ def work(
     Args:
         search: the study.
         num_trials: that number.
-        run: `agents.training.run.run`, or what stands in for it.
+        run: `ram_envs.agents.training.run.run`, or what stands in for it.
         sampler: one of `SAMPLERS`.
         pruner: one of `PRUNERS`.
         command: the command line that asked for all this; it stands in each trial's result.json.

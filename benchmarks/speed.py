@@ -43,7 +43,10 @@ def main(arguments: list[str] | None = None) -> list[Row]:
     options = parse_arguments(arguments)
     rows: list[Row] = options.measure(options)
     if options.json:
-        from agents.training.config import current_commit, name_processor  # Brings torch: not while environments are timed.
+        from ram_envs.agents.training.config import (
+            current_commit,
+            name_processor,
+        )  # Brings torch: not while environments are timed.
 
         here = {"commit": current_commit(), "machine": name_processor()}
         command = shlex.join(["python", "benchmarks/speed.py", *arguments])

@@ -33,7 +33,7 @@ def measure_training(options: argparse.Namespace) -> list[Row]:
     """
     import torch
 
-    from agents import RAM, make_vec_env
+    from ram_envs.agents import RAM, make_vec_env
 
     torch.set_num_threads(1)
     rows = []
@@ -77,7 +77,7 @@ def bare_network(model: Any, steps: int, updates: int) -> Callable[[], None]:
     """Runs some updates of the network alone, each from a batch of episodes of some steps."""
     import torch
 
-    from agents.losses import baseline_loss, classification_loss, location_log_prob, reinforce_loss
+    from ram_envs.agents.losses import baseline_loss, classification_loss, location_log_prob, reinforce_loss
 
     policy, batch = model.policy, model.n_envs
     with torch.device(model.device):
@@ -146,7 +146,7 @@ def learners(env_id: str, num_envs: int, minibatches: int, batch: int, frames: i
     """EpisodePPO and both forms of RecurrentPPO, which learn from about some frames in a turn."""
     from sb3_contrib import RecurrentPPO
 
-    from agents import EpisodePPO, GlimpseExtractor, make_vec_env
+    from ram_envs.agents import EpisodePPO, GlimpseExtractor, make_vec_env
 
     update = num_envs * EPISODE_STEPS[env_id]  # In frames.
     turn = update * max(1, round(frames / update))

@@ -13,8 +13,8 @@ from pathlib import Path
 import gymnasium as gym
 import torch
 
-from agents import load_pretrained, pretrained_hyperparams, pretrained_ids
-from agents.training.figures import plot_glimpses, record, watch
+from ram_envs.agents import load_pretrained, pretrained_hyperparams, pretrained_ids
+from ram_envs.agents.training.figures import plot_glimpses, record, watch
 from ram_envs.mnist import StandInWarning
 
 IMAGES = Path(__file__).parent / "images"

@@ -139,11 +139,9 @@ def _hat(size: int) -> NDArray[np.float32]:
     return np.outer(slope, slope)
 
 
-def main(arguments: list[str] | None = None) -> None:
+def main(arguments: list[str] | None = None, prog: str = "python -m ram_envs.gallery") -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m ram_envs.gallery", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("ids", nargs="*", metavar="ID", help="environments; all where none is named")
     parser.add_argument("--out", type=Path, default=Path("docs/images"), help="the folder to write to")
     options = parser.parse_args(arguments)

@@ -241,11 +241,9 @@ def play(game: Game, fps: float | None = None, max_frames: int | None = None) ->
     window.close()
 
 
-def main(arguments: list[str] | None = None) -> None:
+def main(arguments: list[str] | None = None, prog: str = "python -m ram_envs.play") -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m ram_envs.play", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("env", nargs="?", default="GlimpseCatch-v0", help="a registered environment's id")
     parser.add_argument("--full", action="store_true", help="show the whole scene and the path")
     parser.add_argument("--fps", type=float, help="pictures a second; in Catch also steps a second")

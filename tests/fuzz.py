@@ -214,7 +214,7 @@ def fuzz_pairs(data):
 
 def fuzz_weights(data):
     """Files of trained agents with bytes changed, cut off or added."""
-    from agents import load_pretrained
+    from ram_envs.agents import load_pretrained
 
     with tempfile.TemporaryDirectory() as folder:
         path = next((ROOT / "agents/weights").glob("GlimpseCatch*.safetensors"))
@@ -254,8 +254,8 @@ def fuzz_idx(data):
 
 @functools.cache
 def checkpoint_bytes():
-    from agents import RAM, make_vec_env
-    from agents.training.checkpoints import CHECKPOINT, save_checkpoint
+    from ram_envs.agents import RAM, make_vec_env
+    from ram_envs.agents.training.checkpoints import CHECKPOINT, save_checkpoint
 
     env = make_vec_env("GlimpseCatch-v0", 2, size=6)
     model = RAM("RAMPolicy", env, class_loss="reinforce", policy_kwargs={"hidden_size": 2, "core_size": 2}, device="cpu", seed=0)
@@ -267,7 +267,7 @@ def checkpoint_bytes():
 
 def fuzz_checkpoint(data):
     """A checkpoint with bytes changed, cut off or added: noticed, whatever they are."""
-    from agents.training.checkpoints import CHECKPOINT, read_checkpoint
+    from ram_envs.agents.training.checkpoints import CHECKPOINT, read_checkpoint
 
     whole = checkpoint_bytes()
     with tempfile.TemporaryDirectory() as folder:
@@ -310,7 +310,7 @@ def fuzz_yaml(data):
     """Files of hyperparameters."""
     import yaml
 
-    from agents.training.config import read_file
+    from ram_envs.agents.training.config import read_file
 
     names = st.sampled_from(["GlimpseMNIST-v0", "GlimpseMNIST-v0/paper", "n_envs", "env_wrapper", "policy_kwargs"])
     content = data.draw(

@@ -8,8 +8,8 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.utils import ConstantSchedule, LinearSchedule
 from stable_baselines3.common.vec_env import VecEnvWrapper
 
-from agents import RAM, make_vec_env
-from agents.training.callbacks import Stopwatch, TimedEvalCallback, TimeLimitCallback, on_the_clock
+from ram_envs.agents import RAM, make_vec_env
+from ram_envs.agents.training.callbacks import Stopwatch, TimedEvalCallback, TimeLimitCallback, on_the_clock
 
 N, T = 8, 3
 

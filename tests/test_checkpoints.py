@@ -23,9 +23,9 @@ from stable_baselines3.common.noise import NormalActionNoise
 from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecMonitor
 
-from agents import EpisodePPO, get_algorithm, make_vec_env
-from agents.training.callbacks import ResumeCallback, Stopped, Stopwatch, TimedEvalCallback
-from agents.training.checkpoints import (
+from ram_envs.agents import EpisodePPO, get_algorithm, make_vec_env
+from ram_envs.agents.training.callbacks import ResumeCallback, Stopped, Stopwatch, TimedEvalCallback
+from ram_envs.agents.training.checkpoints import (
     CHECKPOINT,
     PREVIOUS,
     load_weights,
@@ -34,7 +34,7 @@ from agents.training.checkpoints import (
     write_text,
     written,
 )
-from agents.vec_env import GymnasiumVecEnv
+from ram_envs.agents.vec_env import GymnasiumVecEnv
 
 N = 4
 MNIST = ("GlimpseMNIST-v0", {"dataset": "mnist-5k", "num_glimpses": 3, "image_order": "shuffled"})

@@ -8,9 +8,9 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("scipy")
 
-from agents.training.run import open_run, store
 from benchmarks.compare import main, pairs_for, parse, plan
 from benchmarks.results import read_results
+from ram_envs.agents.training.run import open_run, store
 from train_agent import parse_config
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -152,7 +152,7 @@ import torch
 from stable_baselines3 import A2C
 from torch.distributions import Categorical
 
-from agents import register_algorithm
+from ram_envs.agents import register_algorithm
 
 
 @register_algorithm("my_a2c", action_format="multidiscrete")

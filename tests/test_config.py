@@ -7,8 +7,8 @@ pytest.importorskip("torch")
 
 import yaml
 
-from agents import get_algorithm
-from agents.training.config import HYPERPARAMS, RunConfig, change, merge, read_file, read_hyperparams
+from ram_envs.agents import get_algorithm
+from ram_envs.agents.training.config import HYPERPARAMS, RunConfig, change, merge, read_file, read_hyperparams
 
 
 def test_hyperparameters_come_from_three_places():

@@ -36,7 +36,7 @@ def test_gymnasium_checks_pass_without_a_warning(form, recwarn):
 def test_sb3_checks_pass_without_a_warning(form, recwarn):
     checker = pytest.importorskip("stable_baselines3.common.env_checker")
     if isinstance(make(form[0], **form[1]).action_space, gym.spaces.Dict):
-        pytest.skip("SB3 takes no Dict actions: see agents.vec_env")
+        pytest.skip("SB3 takes no Dict actions: see ram_envs.agents.vec_env")
     env = make(form[0], **form[1]).unwrapped
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -12,8 +12,8 @@ from stable_baselines3.common.env_util import make_vec_env as sb3_make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
 
 import ram_envs
-from agents import RAM, EpisodePPO, make_vec_env
-from agents.training.evaluation import evaluate_on_test
+from ram_envs.agents import RAM, EpisodePPO, make_vec_env
+from ram_envs.agents.training.evaluation import evaluate_on_test
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (12, 14, 14), np.uint8), np.arange(12) % 3
 SMALL = {"core_size": 8, "hidden_size": 8}

@@ -10,9 +10,9 @@ import numpy as np
 from stable_baselines3.common.evaluation import evaluate_policy
 from torch import nn
 
-from agents import GlimpseExtractor, make_vec_env
-from agents.contrib import CoreAsLSTM, RecurrentCorePolicy
-from agents.policy import CORES
+from ram_envs.agents import GlimpseExtractor, make_vec_env
+from ram_envs.agents.contrib import CoreAsLSTM, RecurrentCorePolicy
+from ram_envs.agents.policy import CORES
 
 RecurrentPPO = sb3_contrib.RecurrentPPO
 SMALL = {"lstm_hidden_size": 16, "features_extractor_kwargs": {"features_dim": 16, "hidden_size": 8}}
@@ -190,6 +190,6 @@ def test_without_sb3_contrib_the_message_says_what_to_install(monkeypatch):
     for name in [*sys.modules]:
         if name.partition(".")[0] == "sb3_contrib":
             monkeypatch.setitem(sys.modules, name, None)
-    monkeypatch.delitem(sys.modules, "agents.contrib")
+    monkeypatch.delitem(sys.modules, "ram_envs.agents.contrib")
     with pytest.raises(ImportError, match=r"pip install 'ram-envs\[contrib\]'"):
-        importlib.import_module("agents.contrib")
+        importlib.import_module("ram_envs.agents.contrib")

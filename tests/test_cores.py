@@ -5,9 +5,9 @@ torch = pytest.importorskip("torch")
 
 from torch import nn
 
-from agents import RAM, EpisodeA2C, EpisodePPO, make_vec_env
-from agents.cores import OTHER_CORES, lstm_sequence
-from agents.glimpse_networks import find_class
+from ram_envs.agents import RAM, EpisodeA2C, EpisodePPO, make_vec_env
+from ram_envs.agents.cores import OTHER_CORES, lstm_sequence
+from ram_envs.agents.glimpse_networks import find_class
 
 T, N, F, H = 5, 3, 4, 6
 

@@ -8,8 +8,8 @@ torch = pytest.importorskip("torch")
 from gymnasium import spaces
 from torch import nn
 
-from agents import RAM, RAMPolicy, make_vec_env
-from agents.cuda_graphs import StepGraphs
+from ram_envs.agents import RAM, RAMPolicy, make_vec_env
+from ram_envs.agents.cuda_graphs import StepGraphs
 
 STEPS, ENVS = 3, 4
 OBSERVATIONS = spaces.Dict({"glimpse": spaces.Box(0, 1, (1, 4, 4)), "location": spaces.Box(-1, 1, (2,))})

@@ -15,7 +15,7 @@ import imageio.v3 as imageio
 from conftest import DATASET
 
 import ram_envs
-from agents import RAM, make_vec_env, save_pretrained
+from ram_envs.agents import RAM, make_vec_env, save_pretrained
 from ram_envs.mnist import StandInWarning
 
 DOCS = Path(__file__).parents[1] / "docs"

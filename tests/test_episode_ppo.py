@@ -14,9 +14,9 @@ from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor
 from torch.distributions import Bernoulli, Categorical, Normal
 
-from agents import EpisodeA2C, EpisodePPO, GlimpseExtractor, RecurrentPolicy, make_vec_env
-from agents.episode_ppo import RecurrentOutputs
-from agents.policy import CORES
+from ram_envs.agents import EpisodeA2C, EpisodePPO, GlimpseExtractor, RecurrentPolicy, make_vec_env
+from ram_envs.agents.episode_ppo import RecurrentOutputs
+from ram_envs.agents.policy import CORES
 
 T = 4
 

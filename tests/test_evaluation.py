@@ -8,8 +8,8 @@ from few_games import EPISODES
 from stable_baselines3 import PPO
 
 import ram_envs
-from agents import make_vec_env
-from agents.training.evaluation import evaluate_on_test, evaluation_of, make_split
+from ram_envs.agents import make_vec_env
+from ram_envs.agents.training.evaluation import evaluate_on_test, evaluation_of, make_split
 
 DIGITS = {"dataset": "mnist-5k", "num_glimpses": 4}
 PATH = np.array([[-0.8, 0.4], [0.0, 0.0], [0.4, -0.8], [0.8, 0.8]], np.float32)

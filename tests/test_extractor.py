@@ -10,8 +10,8 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.torch_layers import CombinedExtractor, FlattenExtractor
 from stable_baselines3.common.vec_env import VecFrameStack
 
-from agents import GlimpseExtractor, make_vec_env
-from agents.extractor import default_extractor
+from ram_envs.agents import GlimpseExtractor, make_vec_env
+from ram_envs.agents.extractor import default_extractor
 
 SMALL = {"features_dim": 16, "hidden_size": 8}
 

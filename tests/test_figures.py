@@ -13,9 +13,9 @@ from conftest import DATASET
 from matplotlib.image import imread
 from stable_baselines3 import PPO
 
-from agents import RAM, make_vec_env
-from agents.training.figures import play, plot_glimpses, plot_learning_curve, record, watch
 from ram_envs import draw, glimpses, load_images
+from ram_envs.agents import RAM, make_vec_env
+from ram_envs.agents.training.figures import play, plot_glimpses, plot_learning_curve, record, watch
 
 GAME = {"size": 6}
 DIGITS = {"dataset": DATASET, "num_glimpses": 4}

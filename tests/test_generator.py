@@ -8,8 +8,8 @@ torch = pytest.importorskip("torch")
 from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback, EvalCallback
 from stable_baselines3.common.evaluation import evaluate_policy
 
-from agents import make_vec_env
-from agents.training.generator import GeneratorAlgorithm
+from ram_envs.agents import make_vec_env
+from ram_envs.agents.training.generator import GeneratorAlgorithm
 
 N = 8
 GAME = {"size": 6, "action_format": "multidiscrete", "location_grid": 1}

@@ -6,8 +6,8 @@ torch = pytest.importorskip("torch")
 import torch.nn.functional as F
 from gymnasium import spaces
 
-from agents import get_algorithm, make_vec_env
-from agents.glimpse_networks import OTHER_GLIMPSE_NETWORKS, ConvGlimpseNetwork, GlimpseInput
+from ram_envs.agents import get_algorithm, make_vec_env
+from ram_envs.agents.glimpse_networks import OTHER_GLIMPSE_NETWORKS, ConvGlimpseNetwork, GlimpseInput
 
 SCENE = (1, 60, 60)
 

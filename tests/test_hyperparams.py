@@ -12,12 +12,12 @@ pytest.importorskip("stable_baselines3")
 import yaml
 from conftest import options
 
-from agents import RAM, algorithm_names, get_algorithm, make_vec_env
-from agents.recurrent import parse_schedule
-from agents.training.config import ACTION_WRAPPER, HYPERPARAMS, RunConfig, read_file, read_hyperparams
-from agents.training.run import parse_hyperparams
 from benchmarks.paper import TASKS
 from ram_envs import ActionFormat
+from ram_envs.agents import RAM, algorithm_names, get_algorithm, make_vec_env
+from ram_envs.agents.recurrent import parse_schedule
+from ram_envs.agents.training.config import ACTION_WRAPPER, HYPERPARAMS, RunConfig, read_file, read_hyperparams
+from ram_envs.agents.training.run import parse_hyperparams
 
 # Those called "search" hold what hyperparameters are drawn from.
 FILES = {

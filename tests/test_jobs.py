@@ -10,8 +10,6 @@ import pytest
 
 pytest.importorskip("torch")
 
-from agents.training.config import read_hyperparams
-from agents.training.run import open_run, store
 from benchmarks.jobs import (
     TRAIN,
     Job,
@@ -26,6 +24,8 @@ from benchmarks.jobs import (
     tail,
 )
 from benchmarks.results import read_results
+from ram_envs.agents.training.config import read_hyperparams
+from ram_envs.agents.training.run import open_run, store
 from train_agent import parse_config
 
 ARGUMENTS = ["--algo", "ppo", "--env", "GlimpseCatch-v0", "--seed", "1", "-n", "1000", "--device", "cpu"]

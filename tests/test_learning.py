@@ -8,7 +8,7 @@ pytest.importorskip("torch")
 from conftest import DATASET
 from stable_baselines3.common.evaluation import evaluate_policy
 
-from agents import RAM, make_vec_env
+from ram_envs.agents import RAM, make_vec_env
 
 T = 4
 SMALL = {"hidden_size": 32, "core_size": 64}

@@ -2,7 +2,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from agents.location import Saliency
+from ram_envs.agents.location import Saliency
 
 
 def make_saliency(glimpse_shape=(2, 4, 4), scene_size=16.0, **kwargs):

@@ -5,7 +5,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from agents.losses import (
+from ram_envs.agents.losses import (
     advantages_and_returns,
     baseline_loss,
     choice_entropy,

@@ -15,8 +15,8 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import VecEnvWrapper, VecNormalize
 
-from agents import RAM, EpisodeA2C, EpisodePPO, make_vec_env
-from agents.vec_env import GymnasiumVecEnv, Infos
+from ram_envs.agents import RAM, EpisodeA2C, EpisodePPO, make_vec_env
+from ram_envs.agents.vec_env import GymnasiumVecEnv, Infos
 
 GAME = {"size": 6, "glimpse_size": 4, "num_scales": 1}
 IMAGES = np.random.default_rng(0).integers(0, 256, (12, 8, 8), np.uint8), np.arange(12) % 3

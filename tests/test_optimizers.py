@@ -7,7 +7,7 @@ torch = pytest.importorskip("torch")
 from stable_baselines3.common.utils import update_learning_rate
 from torch import nn
 
-from agents.optimizers import MuonBeside, start_average
+from ram_envs.agents.optimizers import MuonBeside, start_average
 
 INPUTS = torch.randn(50, 6, generator=torch.Generator().manual_seed(1)) * torch.tensor([4.0, 2, 1, 1, 0.5, 0.5])
 

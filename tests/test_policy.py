@@ -7,9 +7,9 @@ torch = pytest.importorskip("torch")
 
 from gymnasium import spaces
 
-from agents.optimizers import MuonBeside
-from agents.policy import CORES, GlimpseNetwork, Outputs, RAMPolicy, ReLUCore, current_names
 from ram_envs import BoxActions
+from ram_envs.agents.optimizers import MuonBeside
+from ram_envs.agents.policy import CORES, GlimpseNetwork, Outputs, RAMPolicy, ReLUCore, current_names
 from ram_envs.retina import GlimpseSpace
 
 OBSERVATIONS = spaces.Dict({"glimpse": spaces.Box(0, 1, (3, 4, 4)), "location": spaces.Box(-1, 1, (2,))})

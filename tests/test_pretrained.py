@@ -15,11 +15,11 @@ from safetensors.torch import load_file, save_file
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.utils import LinearSchedule
 
-import agents
-from agents import RAM, RAMPolicy, load_pretrained, make_vec_env, pretrained_hyperparams, pretrained_ids, save_pretrained
-from agents.policy import ReLUCore
-from agents.pretrained import WEIGHTS
-from agents.training.evaluation import evaluate_on_test
+from ram_envs import agents
+from ram_envs.agents import RAM, RAMPolicy, load_pretrained, make_vec_env, pretrained_hyperparams, pretrained_ids, save_pretrained
+from ram_envs.agents.policy import ReLUCore
+from ram_envs.agents.pretrained import WEIGHTS
+from ram_envs.agents.training.evaluation import evaluate_on_test
 from ram_envs.datasets import DATA_FOLDER_VARIABLE
 
 T = 3

@@ -14,9 +14,9 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.logger import configure
 from stable_baselines3.common.utils import LinearSchedule
 
-from agents import RAM, load_pretrained, make_vec_env
-from agents.on_policy import Batch
-from agents.policy import Outputs
+from ram_envs.agents import RAM, load_pretrained, make_vec_env
+from ram_envs.agents.on_policy import Batch
+from ram_envs.agents.policy import Outputs
 
 T = 4
 SMALL = {"hidden_size": 16, "core_size": 32}

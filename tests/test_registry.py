@@ -10,8 +10,8 @@ torch = pytest.importorskip("torch")
 from stable_baselines3 import PPO
 from stable_baselines3.common.evaluation import evaluate_policy
 
-from agents import RAM, algorithm_names, get_algorithm, make_vec_env, register_algorithm
-from agents.training.generator import GeneratorAlgorithm
+from ram_envs.agents import RAM, algorithm_names, get_algorithm, make_vec_env, register_algorithm
+from ram_envs.agents.training.generator import GeneratorAlgorithm
 
 OPTIONS = {"GlimpseMNIST-v0": {"dataset": "mnist-5k", "location_grid": 2}, "GlimpseCatch-v0": {"size": 6}}
 SMALL_NET = {"policy_kwargs": {"net_arch": [16]}}

@@ -7,10 +7,10 @@ pytest.importorskip("scipy")
 
 from finished_runs import finish_run
 
-from agents.training.config import read_hyperparams
-from agents.training.run import open_run, store
 from benchmarks.reproduce import main, parse, plan, wanted
 from benchmarks.results import read_results
+from ram_envs.agents.training.config import read_hyperparams
+from ram_envs.agents.training.run import open_run, store
 from train_agent import parse_config
 
 ROOT = Path(__file__).resolve().parent.parent

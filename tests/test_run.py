@@ -18,10 +18,17 @@ from gymnasium import spaces
 from stable_baselines3 import PPO
 from stable_baselines3.common.noise import NormalActionNoise, OrnsteinUhlenbeckActionNoise
 
-from agents import get_algorithm, load_pretrained, make_vec_env, register_algorithm
-from agents.training.callbacks import Stopped as BySignal
-from agents.training.config import RunConfig, current_commit, describe_machine, name_processor, new_folder, unfinished_run
-from agents.training.run import load_agent, open_run, parse_hyperparams, run
+from ram_envs.agents import get_algorithm, load_pretrained, make_vec_env, register_algorithm
+from ram_envs.agents.training.callbacks import Stopped as BySignal
+from ram_envs.agents.training.config import (
+    RunConfig,
+    current_commit,
+    describe_machine,
+    name_processor,
+    new_folder,
+    unfinished_run,
+)
+from ram_envs.agents.training.run import load_agent, open_run, parse_hyperparams, run
 
 NET = {"policy_kwargs": {"net_arch": [8]}}
 OFF_POLICY = {"learning_starts": 20, "batch_size": 8, "buffer_size": 100, "train_freq": 4, **NET}
@@ -104,7 +111,9 @@ def test_the_test_split_can_be_left_alone(tmp_path):
 
 def test_a_film_shows_games_of_the_split(tmp_path, monkeypatch):
     films = []
-    monkeypatch.setattr("agents.training.run.record", lambda *args, **kwargs: films.append((args[2].name, kwargs["seed"])))
+    monkeypatch.setattr(
+        "ram_envs.agents.training.run.record", lambda *args, **kwargs: films.append((args[2].name, kwargs["seed"]))
+    )
     asked = config(tmp_path / "test", n_timesteps=40, evaluations=1, figures=True)
     run(asked)
     run(replace(asked, folder=tmp_path / "validation", test=False))
@@ -179,7 +188,7 @@ def test_minutes_are_resumed(tmp_path):
 @pytest.mark.parametrize("algo", ["ppo", "dqn"])
 def test_frames_are_stacked_for_training_evaluation_test_and_film(tmp_path, algo, monkeypatch):
     films = []
-    monkeypatch.setattr("agents.training.run.record", lambda *args, **kwargs: films.append(kwargs["frame_stack"]))
+    monkeypatch.setattr("ram_envs.agents.training.run.record", lambda *args, **kwargs: films.append(kwargs["frame_stack"]))
     result = run(config(tmp_path, algo, hyperparams={**SMALL[algo], "frame_stack": 3}, evaluations=1, figures=algo == "dqn"))
     assert result["hyperparams"]["frame_stack"] == 3
     assert "frame_stack" not in result["env_kwargs"]

@@ -14,9 +14,9 @@ optuna = pytest.importorskip("optuna")
 
 from optuna.trial import TrialState
 
-from agents.training.config import HYPERPARAMS, read_file
 from benchmarks.search import main, report
 from benchmarks.search_study import open_search, work
+from ram_envs.agents.training.config import HYPERPARAMS, read_file
 
 SCRIPT = str(HYPERPARAMS.parent / "benchmarks" / "search.py")
 
@@ -129,7 +129,7 @@ def test_a_missing_package_is_named(tmp_path):
 PATIENT = """
 import os, time
 import numpy as np
-from agents import register_algorithm
+from ram_envs.agents import register_algorithm
 
 def predict(move, obs):
     actions = np.zeros((len(obs["location"]), 3), np.int64)

@@ -13,7 +13,7 @@ torch = pytest.importorskip("torch")
 import yaml
 from few_games import EPISODES
 
-from agents import RAM, load_pretrained, save_pretrained
+from ram_envs.agents import RAM, load_pretrained, save_pretrained
 from train_agent import import_modules, main, parse_config
 
 CATCH = ["--env", "FewGames-v0", "--n-envs", "32", "--device", "cpu"]
@@ -88,7 +88,7 @@ def test_a_trained_agent_is_where_training_begins(finished, tmp_path):
 def pretrained(finished, tmp_path, monkeypatch):
     """The result of the run whose agent is the package's own for GlimpseMNIST-v0."""
     folder, result = finished
-    monkeypatch.setattr("agents.pretrained.WEIGHTS", tmp_path / "weights")
+    monkeypatch.setattr("ram_envs.agents.pretrained.WEIGHTS", tmp_path / "weights")
     save_pretrained(RAM.load(folder / "best_model.zip", device="cpu"), tmp_path / "weights", "GlimpseMNIST-v0", result)
     return result
 
@@ -213,7 +213,7 @@ MODULE = """
 import gymnasium as gym
 import numpy as np
 
-from agents import register_algorithm
+from ram_envs.agents import register_algorithm
 
 kinds = {"entry_point": "ram_envs.env:GlimpseEnv", "vector_entry_point": "ram_envs.vector_env:GlimpseVectorEnv"}
 gym.register("Small-v0", **kinds, kwargs={"task": "few-games", "size": 6})

@@ -10,10 +10,10 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecFrameStack, VecMonitor
 
-from agents import GymnasiumVecEnv, make_vec_env
-from agents.vec_env import Infos, info_array, stack_infos, wrap_env
-from agents.vec_env import Monitor as LazyMonitor
 from ram_envs import BoxActions
+from ram_envs.agents import GymnasiumVecEnv, make_vec_env
+from ram_envs.agents.vec_env import Infos, info_array, stack_infos, wrap_env
+from ram_envs.agents.vec_env import Monitor as LazyMonitor
 
 BOX = {"action_format": "box", "num_glimpses": 3}
 

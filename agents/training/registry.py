@@ -15,6 +15,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from ram_envs import DictActions, env_defaults
 
+from ..recurrent import old_names
 from .generator import GeneratorAlgorithm
 
 ANY_ACTIONS = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete)
@@ -134,7 +135,8 @@ class Algorithm:
             if env is None:
                 raise ValueError(f"loading a model of {self.name!r} takes an environment: pass env")
             target = type(target(env, seed=0, **self.hyperparams))
-        return target.load(path, env=env, **kwargs)
+        with old_names():
+            return target.load(path, env=env, **kwargs)
 
 
 def register_algorithm(name: str, target: Any = None, summary: str = "", **kwargs: Any) -> Any:
@@ -185,7 +187,7 @@ def _whole_scene(glimpse_network: str, hidden_size: int, core_size: int) -> dict
     return {**_RAM, "sees_scene": True, "hyperparams": {"policy_kwargs": look}}
 
 
-_RAM = {"target": "agents.ram:RAM", "policy": "RAMPolicy", "uses_labels": True}
+_RAM = {"target": "ram_envs.agents.ram:RAM", "policy": "RAMPolicy", "uses_labels": True}
 _GRID = {"action_format": "multidiscrete"}
 _BOX = {"actions": (spaces.Box,), "action_format": "box"}
 _HOW: dict[str, dict[str, Any]] = {
@@ -195,8 +197,8 @@ _HOW: dict[str, dict[str, Any]] = {
     "fc256": _whole_scene("fc", 256, 256),
     "conv": _whole_scene("conv", 8, 256),
     "cnn": _whole_scene("cnn", 16, 128),
-    "episode_ppo": {"target": "agents.episode_ppo:EpisodePPO", "policy": "RecurrentPolicy", **_GRID},
-    "episode_a2c": {"target": "agents.episode_ppo:EpisodeA2C", "policy": "RecurrentPolicy", **_GRID},
+    "episode_ppo": {"target": "ram_envs.agents.episode_ppo:EpisodePPO", "policy": "RecurrentPolicy", **_GRID},
+    "episode_a2c": {"target": "ram_envs.agents.episode_ppo:EpisodeA2C", "policy": "RecurrentPolicy", **_GRID},
     "recurrent_ppo": {"target": "sb3_contrib:RecurrentPPO", "policy": "InputLstmPolicy", **_GRID},
     "ppo": {"target": "stable_baselines3:PPO", **_GRID},
     "a2c": {"target": "stable_baselines3:A2C", **_GRID},

@@ -14,8 +14,8 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.evaluation import evaluate_policy
 
 import ram_envs  # noqa: F401 (registers the environments)
-from agents import make_vec_env
 from ram_envs import parse_pairs
+from ram_envs.agents import make_vec_env
 
 
 def ppo(steps: int, **options: Any) -> BaseAlgorithm:
