@@ -219,6 +219,10 @@ class GlimpseCatch(Catch):
         scores, choices = scores_of(self.codec, action)
         return self._frame(env, look_of(self.gaze, self.screens, env), scores, choices.get("move"))
 
+    def object_places(self) -> NDArray[np.float64]:
+        """The middle of the ball: (N, 2) in [-1, 1], x first."""
+        return (2 * self.ball + 1) / (self.width, self.height) - 1
+
     def glimpse_statistics(self) -> tuple[float, list[float]]:
         """See `Task.glimpse_statistics`: of games at any step, with the paddle anywhere."""
 

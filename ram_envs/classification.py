@@ -16,6 +16,7 @@ from ram_envs.scenes import SceneMaker
 from ram_envs.task import Evaluation, Task
 
 _SCENE_STREAM = np.uint64(0x5CE4E)  # Sets the streams that scenes are made from apart from those of the rest.
+_SCENE_METHODS = ("make_scenes", "advance")
 
 
 class GlimpseClassification(Task):
@@ -148,7 +149,7 @@ class GlimpseClassification(Task):
         if self.split != "train":
             keys = index.astype(np.uint64)
             draws, _ = draw_uniform(start_streams(keys), 3)
-            scene_streams = start_streams(start_streams(keys ^ _SCENE_STREAM) + np.uint64(SPLITS.index(self.split)))
+            scene_streams = _fixed_streams(index, self.split)
         self.scene_maker.make(index, scene_streams, self.scenes, self._envs[where], self.gaze.retina.margin)
         self.gaze.begin(where, draws[:, 1:])
         self.index[where] = index
@@ -205,6 +206,16 @@ class GlimpseClassification(Task):
             truth=int(self.labels[env]),
         )
 
+    def object_places(self) -> NDArray[np.float64] | None:
+        """The middle of the image on its canvas, see `Task.object_places`; known in the splits whose scenes do not change.
+
+        A task of your own that makes or moves its scenes itself says where, or None is returned.
+        """
+        own = any(getattr(type(self), name, None) is not getattr(GlimpseClassification, name, None) for name in _SCENE_METHODS)
+        if own or self.split == "train" or self.scene_shape == self.images.images.shape[1:]:
+            return None
+        return self.scene_maker.places(_fixed_streams(self.index, self.split))
+
     def evaluation(self, split: str) -> Evaluation:
         """Each image of the split once, in order.
 
@@ -256,6 +267,11 @@ class GlimpseClassification(Task):
         if index.min() < 0 or index.max() >= self.num_images:
             raise ValueError(f"options['index'] must lie in 0..{self.num_images - 1}, got {options['index']!r}")
         return np.broadcast_to(index, self.num_envs).astype(np.int64)
+
+
+def _fixed_streams(index: NDArray[np.int64], split: str) -> NDArray[np.uint64]:
+    """The streams (m,) that the scenes of these images are made from in a split whose scenes do not change."""
+    return start_streams(start_streams(index.astype(np.uint64) ^ _SCENE_STREAM) + np.uint64(SPLITS.index(split)))
 
 
 def _check_numbers(num_glimpses: int, glimpse_cost: float, warp: float, affine: float, longer_side: int) -> None:

@@ -79,6 +79,13 @@ class SceneMaker:
         pieces = (self.num_clutter, self.clutter_size)
         _compose(self._images, index, pictures, which, draws, scenes, envs, margin, *pieces, brightest)
 
+    def places(self, streams: NDArray[np.uint64]) -> NDArray[np.float64]:
+        """Where the middle of the image lies in each scene that `make` makes of streams (m,): (m, 2) in [-1, 1], x first."""
+        draws, _ = draw_uniform(streams, 2)
+        scene, image = (np.array(shape[:-3:-1]) for shape in (self.shape, self._images.shape))  # Width, height.
+        corners = np.floor(draws * (scene - image + 1))  # (m, 2), of the image, in pixels
+        return (2 * corners + image) / scene - 1
+
 
 @compiled
 def _compose(images, index, pictures, which, draws, scenes, envs, margin, num_clutter, clutter_size, brightest):

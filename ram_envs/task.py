@@ -118,6 +118,10 @@ class Task:
         """What there is to draw of environment `env`; action is what it was last sent, None where an episode has just begun."""
         raise NotImplementedError
 
+    def object_places(self) -> NDArray[np.float64] | None:
+        """The middle of what there is to be found now: (N, 2) in [-1, 1], x first; None where that is not known."""
+        return None
+
     def evaluation(self, split: str) -> Evaluation:
         """How to evaluate on "train", "validation" or "test": each image once, or a number of games.
 
