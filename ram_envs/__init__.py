@@ -32,7 +32,8 @@ _EXPORTS = {
     "Task": "task",
     "dataset_names": "datasets",
     "draw": "drawing",
-    "draw_patches": "drawing",
+    "draw_uniform": "sampling",
+    "draw_glimpse": "drawing",
     "draw_scene": "drawing",
     "env_defaults": "env",
     "glimpses": "retina",
@@ -40,8 +41,10 @@ _EXPORTS = {
     "load_images": "datasets",
     "parse_pairs": "env",
     "register_dataset": "datasets",
+    "register_env": "env",
     "register_task": "env",
     "seeded_evaluation": "task",
+    "start_streams": "sampling",
     "write_video": "video",
 }
 __all__ = [*_EXPORTS, "ENVIRONMENTS"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,8 @@ class GlimpseClassification(Task):
 
     An episode takes `num_glimpses` steps. It begins with a glimpse at the initial location; each step looks at the location
     given. The class counts at the last step only: reward 1 when it is right, else 0.
+
+    A task of your own changes `make_scenes`, `advance` and `class_names`, see docs/own-task.md.
 
     Args:
         num_envs: N.
@@ -60,6 +62,7 @@ class GlimpseClassification(Task):
         DataError: the images are not available.
     """
 
+    class_names: ClassVar[tuple[str, ...]] = ()  # Of a task whose classes are not those of its images.
     num_images: int
     has_labels = True
     reset_options = ("index",)
@@ -103,8 +106,8 @@ class GlimpseClassification(Task):
         retina = (self.scene_shape, glimpse_size, num_scales, zooms, self.images.images.dtype)
         self.gaze = Gaze(num_envs, initial_location, *retina)
         further = ({"stop": 2} if stop_action else {}) | ({"zoom": zooms} if zoom_action else {})
-        self.choices = {"class": self.images.num_classes, **further}
-        self.choice_names = self.images.class_names or tuple(map(str, range(self.images.num_classes)))
+        self.choice_names = self.class_names or self.images.class_names or tuple(map(str, range(self.images.num_classes)))
+        self.choices = {"class": len(self.choice_names), **further}
         self.codec = ActionCodec(self.choices, action_format, location_grid)
         self.observation_space, self.action_space = self.gaze.space, self.codec.space
         self.num_envs, self._envs = num_envs, np.arange(num_envs)
@@ -150,14 +153,25 @@ class GlimpseClassification(Task):
             keys = index.astype(np.uint64)
             draws, _ = draw_uniform(start_streams(keys), 3)
             scene_streams = _fixed_streams(index, self.split)
-        self.scene_maker.make(index, scene_streams, self.scenes, self._envs[where], self.gaze.retina.margin)
-        self.gaze.begin(where, draws[:, 1:])
         self.index[where] = index
         self.labels[where] = self.images.labels[index]
+        self.make_scenes(self._envs[where], index, scene_streams)
+        self.gaze.begin(where, draws[:, 1:])
         self.episodes[where] += 1
         self.steps[where] = 0
         self.costs[where] = 0
         self.correct[where] = self.terminated[where] = False
+
+    def make_scenes(self, envs: NDArray[np.int64], index: NDArray[np.int64], streams: NDArray[np.uint64]) -> None:
+        """Make `scenes[envs]` for episodes that begin, of the images index (m,); their `labels` are set already.
+
+        All that is random comes from the streams (m,): `ram_envs.draw_uniform(streams, n)` gives (m, n) numbers in [0, 1), and
+        `ram_envs.start_streams(streams)` further streams.
+        """
+        self.scene_maker.make(index, streams, self.scenes, envs, self.gaze.retina.margin)
+
+    def advance(self, where: NDArray[np.bool_] | None) -> None:
+        """Change the scenes of the environments of the mask `where` (N,), None for all, before the next look: nothing here."""
 
     def step(self, action: Any, num_actions: int | None, where: NDArray[np.bool_] | None) -> NDArray[np.float64]:
         """Look at the next location in the environments of the mask `where` (None: all); see `ActionCodec.decode`."""
@@ -174,6 +188,7 @@ class GlimpseClassification(Task):
                 stopped &= where
             self.terminated |= stopped
             looking = ~stopped if where is None else where & ~stopped
+        self.advance(looking)
         self.gaze.look(locations, choices.get("zoom"), looking)
         self.correct = self.terminated & (choices["class"] == self.labels)
         if self.glimpse_cost:

@@ -51,6 +51,31 @@ def register_task(name: str, task_class: type[Task]) -> None:
     _TASKS[name] = task_class
 
 
+def register_env(env_id: str, task_class: type[Task], *, reward_threshold: float | None = None, **options: Any) -> None:
+    """Register a task of your own as an environment, in this process: for `gymnasium.make`, `make_vec` and `train_agent.py`.
+
+    Args:
+        env_id: such as "SumMNIST-v0".
+        task_class: see `ram_envs.Task`.
+        reward_threshold: the mean reward at which the task counts as solved; None: none is said.
+        **options: of the task, in place of its constructor's defaults.
+
+    Raises:
+        ValueError: there is a task of this name already, or the task has no such option.
+        TypeError: not a class made from `Task`.
+    """
+    register_task(env_id, task_class)
+    if unknown := sorted(set(options) - set(_parameters(task_class))):
+        raise ValueError(f"{unknown[0]} is not an option of {task_class.__name__}: {', '.join(_parameters(task_class))}")
+    gym.register(
+        env_id,
+        entry_point="ram_envs.env:GlimpseEnv",
+        vector_entry_point="ram_envs.vector_env:GlimpseVectorEnv",
+        reward_threshold=reward_threshold,
+        kwargs={"task": env_id, **options},
+    )
+
+
 def env_defaults(env_id: str) -> dict[str, Any]:
     """Every option of a registered id with its default, and no environment made; {} for environments of others.
 
@@ -310,7 +335,9 @@ def _make_task(name: str, num_envs: int, options: dict[str, Any]) -> Task:
     if not isinstance(name, str) or name not in _TASKS:
         raise ValueError(f"task must be one of {tuple(_TASKS)}, got {name!r}")
     task_class: Any = _TASKS[name]
-    known, hints = _parameters(task_class), get_type_hints(task_class.__init__)
+    known, hints = _parameters(task_class), dict[str, Any]()
+    for constructor in _constructors(task_class):
+        hints = {**get_type_hints(constructor), **hints}
     for option in options:
         if option not in known:
             words = f"got an unexpected keyword argument {option!r}"  # Python's, for which Gymnasium's clients look.
@@ -322,11 +349,23 @@ def _make_task(name: str, num_envs: int, options: dict[str, Any]) -> Task:
     return task
 
 
+def _constructors(task_class: type[Task]) -> list[Any]:
+    """The constructor, and while one takes **options of its parent, the parent's."""
+    found: list[Any] = []
+    for one in (vars(cls)["__init__"] for cls in task_class.__mro__[:-1] if "__init__" in vars(cls)):
+        found.append(one)
+        if inspect.Parameter.VAR_KEYWORD not in {parameter.kind for parameter in inspect.signature(one).parameters.values()}:
+            break
+    return found
+
+
 def _parameters(task_class: type[Task]) -> dict[str, inspect.Parameter]:
     """The options of a task: its constructor's arguments."""
-    parameters = dict(inspect.signature(task_class).parameters)
-    del parameters["num_envs"]
-    return parameters
+    parameters: dict[str, inspect.Parameter] = {}
+    for constructor in _constructors(task_class):
+        parameters = {**inspect.signature(constructor).parameters, **parameters}
+    named = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return {name: one for name, one in parameters.items() if one.kind in named and name not in ("self", "num_envs")}
 
 
 def _check_kind(name: str, value: Any, hint: Any) -> Any:

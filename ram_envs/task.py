@@ -1,9 +1,8 @@
 """What a task is: the rules of N episodes advanced together. `ram_envs.env` makes Gymnasium's environments of it.
 
-A task of your own is a class like `ram_envs.GlimpseClassification`: its constructor takes the number of environments and its
-options by name, it has the attributes and methods below, and `ram_envs.register_task` gives it the name by which an id is
-registered: `gymnasium.register("Mine-v0", "ram_envs.env:GlimpseEnv", kwargs={"task": "mine"},
-vector_entry_point="ram_envs.vector_env:GlimpseVectorEnv")`.
+A task of your own is a class like `ram_envs.GlimpseClassification`, or made from it: its constructor takes the number of
+environments and its options by name, it has the attributes and methods below, and `ram_envs.register_env("Mine-v0", Mine)` makes
+it an environment. See docs/own-task.md.
 """
 
 from __future__ import annotations

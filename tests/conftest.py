@@ -2,10 +2,17 @@
 
 import importlib.util
 import os
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import gymnasium as gym
 import pytest
+
+sys.path.append(str(Path(__file__).parents[1] / "docs" / "examples"))
+
+import moving_digit  # noqa: F401 (registers MovingDigit-v0)
+import sum_of_two  # noqa: F401 (registers SumOfTwo-v0)
 
 import ram_envs
 from ram_envs import datasets, mnist
@@ -23,7 +30,7 @@ DATASET = "mnist" if os.environ.get(DATA_FOLDER_VARIABLE) else "mnist-5k"
 
 def options(env_id, kwargs):
     """The options, and the tests' data where there are images."""
-    has_images = ram_envs.ENVIRONMENTS[env_id]["task"] == "classification"
+    has_images = "dataset" in ram_envs.env_defaults(env_id)
     return {"dataset": DATASET, **kwargs} if has_images else kwargs
 
 
@@ -61,6 +68,8 @@ FORMS = [
     *(("GlimpseMNIST-v0", {"stop_action": True, "glimpse_cost": 0.1, "action_format": form}) for form in ACTION_FORMATS),
     *(("GlimpseMNIST-v0", {"zoom_action": True, "stop_action": True, "action_format": form}) for form in ACTION_FORMATS),
     ("GlimpseCatch-v0", {"zoom_action": True, "paddle_start": "random", "initial_location": "random"}),
+    *(("SumOfTwo-v0", {"action_format": form}) for form in ("dict", "box")),
+    ("MovingDigit-v0", {"stop_action": True}),
 ]
 
 

@@ -1,0 +1,27 @@
+"""A task of your own: a digit that drifts over the canvas while it is looked at, by up to `speed` pixels a step."""
+
+import numpy as np
+
+import ram_envs
+
+
+class MovingDigit(ram_envs.GlimpseClassification):
+    state_names = (*ram_envs.GlimpseClassification.state_names, "velocity")
+
+    def __init__(self, num_envs=1, *, speed: int = 3, **options):
+        super().__init__(num_envs, **options)
+        self.speed, self.velocity = speed, np.zeros((num_envs, 2), np.int64)
+
+    def make_scenes(self, envs, index, streams):
+        super().make_scenes(envs, index, streams)
+        self.velocity[envs] = (
+            ram_envs.draw_uniform(ram_envs.start_streams(streams), 2)[0] * (2 * self.speed + 1) // 1 - self.speed
+        )
+
+    def advance(self, where):
+        scenes = self.gaze.retina.inner(self.scenes)  # (N, H, W)
+        for env in range(self.num_envs) if where is None else np.flatnonzero(where):
+            scenes[env] = np.roll(scenes[env], self.velocity[env], axis=(-2, -1))
+
+
+ram_envs.register_env("MovingDigit-v0", MovingDigit, canvas_size=60, glimpse_size=12, num_scales=3, num_glimpses=8)
