@@ -14,14 +14,12 @@ class MovingDigit(ram_envs.GlimpseClassification):
 
     def make_scenes(self, envs, index, streams):
         super().make_scenes(envs, index, streams)
-        self.velocity[envs] = (
-            ram_envs.draw_uniform(ram_envs.start_streams(streams), 2)[0] * (2 * self.speed + 1) // 1 - self.speed
-        )
+        self.velocity[envs] = (2 * ram_envs.draw_uniform(ram_envs.start_streams(streams), 2)[0] - 1) * (self.speed + 0.5)
 
     def advance(self, where):
-        scenes = self.gaze.retina.inner(self.scenes)  # (N, H, W)
-        for env in range(self.num_envs) if where is None else np.flatnonzero(where):
-            scenes[env] = np.roll(scenes[env], self.velocity[env], axis=(-2, -1))
+        for env in np.arange(self.num_envs)[slice(None) if where is None else where]:
+            scene = self.gaze.retina.inner(self.scenes)[env]  # (H, W)
+            scene[:] = np.roll(scene, self.velocity[env], axis=(-2, -1))
 
 
 ram_envs.register_env("MovingDigit-v0", MovingDigit, canvas_size=60, glimpse_size=12, num_scales=3, num_glimpses=8)
