@@ -58,6 +58,10 @@ class Saliency(nn.Module):
 
         The weights move by `scale` times Linear(h_t).
         """
+        return location + self.scores(hidden, glimpse, location, scale).softmax(-1) @ self.offsets
+
+    def scores(self, hidden: Tensor, glimpse: Tensor, location: Tensor, scale: float) -> Tensor:
+        """The score of each cell (..., k m m), the narrowest patch first, row by row; m is half of g, rounded up."""
         seen = self.filters(as_patches(glimpse, self.channels)).relu()  # (N k, F, m, m)
         seen = seen.permute(0, 2, 3, 1).reshape(*hidden.shape[:-1], -1, seen.shape[1])  # (..., k m m, F)
         query = scale * F.linear(hidden, self.query.weight) + self.query.bias  # (..., F + 4)
@@ -66,8 +70,7 @@ class Saliency(nn.Module):
         # a (l + d) + b (l + d)^2 of the place l + d is (a + 2 b l) d + b d^2, but for what all cells of a glimpse share.
         slopes = torch.cat([linear + 2 * square * location, square], dim=-1)  # (..., 4)
         scores = scores + slopes @ self.powers  # (..., k m m)
-        scores = scores + self.prior.repeat_interleave(scores.shape[-1] // len(self.prior))
-        return location + scores.softmax(-1) @ self.offsets
+        return scores + self.prior.repeat_interleave(scores.shape[-1] // len(self.prior))
 
 
 def _cell_offsets(num_scales: int, side: int, scene_size: float | list[float]) -> Tensor:
