@@ -43,7 +43,7 @@ class OnPolicyHyperparams(Options):
 
     gamma: float = 1.0  # The discount.
     gae_lambda: float = 1.0  # 1: advantages are R_t - b_t; below, they lean on the baseline of later steps.
-    normalize_advantage: bool = False  # Whether the advantages of a rollout are brought to mean 0 and deviation 1.
+    normalize_advantage: bool = False  # Whether the advantages of a rollout of more than a step have mean 0 and deviation 1.
     vf_coef: float = 0.5  # The weight of the baseline's squared error.
     ent_coef: float | Schedule = 0.0  # That of the entropy of what REINFORCE chooses; a number, or a function as above.
     max_grad_norm: float = 5.0  # Gradients are scaled down to at most this norm.
@@ -181,6 +181,8 @@ class EpisodeAlgorithm(OnPolicyAlgorithm):
     def _setup_model(self) -> None:
         # A loaded model's may have been changed.
         self.hyperparams_class(**{field.name: getattr(self, field.name) for field in fields(self.hyperparams_class)})
+        if self.normalize_advantage and self.n_steps == self.n_envs == 1:
+            raise ValueError("normalize_advantage needs more than one step of one environment to an update, got n_steps=1")
         self._setup_lr_schedule()
         self.set_random_seed(self.seed)
         self.rollout_buffer = Rollout()
@@ -306,7 +308,7 @@ class EpisodeAlgorithm(OnPolicyAlgorithm):
         dones = np.stack(rollout.dones)  # (T, N)
         expected = values.detach().cpu().numpy()
         advantages, returns = advantages_and_returns(rewards, expected, dones, rollout.last_values, self.gamma, self.gae_lambda)
-        if self.normalize_advantage:
+        if self.normalize_advantage and advantages.size > 1:  # Of one, nothing would be left.
             advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
         actions, looked_at = stack(rollout.actions), self._tensor(~dones).float()
         old_log_probs = None if self._keeps_graph else self.policy.log_probs(outputs, actions).detach()

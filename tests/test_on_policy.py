@@ -124,6 +124,17 @@ def test_normalised_advantages():
     assert batch.advantages.std(correction=0).item() == pytest.approx(1, abs=1e-4)
 
 
+def test_a_lone_advantage_is_not_normalised_away():
+    """Brought to mean 0 it would teach nothing."""
+    model = make_model(counted(1), normalize_advantage=True)
+    (rollout,) = collect(model)
+    expected = 1 - rollout.outputs[0].value.detach()  # The reward less the baseline.
+    torch.testing.assert_close(batch_of(model, rollout).advantages[0], expected)
+    with pytest.raises(ValueError, match="normalize_advantage needs more than one step of one environment to an update"):
+        make_model(counted(3), normalize_advantage=True, n_steps=1)
+    make_model(counted(3, 3), normalize_advantage=True, n_steps=1)  # Two environments make two advantages.
+
+
 def test_the_state_is_carried_on_into_the_next_rollout():
     """Three rollouts of two steps see what one of six does."""
     long, short = (make_model(counted(4, 6), EpisodePPO, n_steps=steps) for steps in (6, 2))
