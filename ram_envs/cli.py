@@ -6,6 +6,7 @@ ram-envs train --env GlimpseMNIST-v0 --progress      # what `python train_agent.
 ram-envs evaluate -i pretrained --env GlimpseMNIST-v0
 ram-envs record catch.gif -i logs/ram/GlimpseCatch-v0_1
 ram-envs watch -i pretrained --env GlimpseCatch-v0   # a trained agent in a window
+ram-envs looks -i pretrained --env GlimpseCatch-v0   # why it looks where it looks
 
 `ram-envs COMMAND --help` tells the options. All but play and gallery need the extra `train`.
 """
@@ -24,6 +25,7 @@ COMMANDS: dict[str, tuple[str, list[str]]] = {
     "train": ("train_agent:command", []),
     "evaluate": ("train_agent:command", ["--eval-only"]),
     "record": ("train_agent:command", ["--record"]),
+    "looks": ("train_agent:command", ["--looks"]),
     "watch": ("train_agent:command", ["--watch"]),
 }
 
