@@ -181,7 +181,7 @@ def make_parser(prog: str = "train_agent.py") -> argparse.ArgumentParser:
     parser.set_defaults(eval_only=False, record=None, resume=False, log_folder="logs")
     parser.set_defaults(looks=False, split="validation", index=[], out="looks")
     add = parser.add_argument
-    add("--algo", help=f"the algorithm (default: ram): {', '.join(algorithm_names())}, or one that --imports registers")
+    add("--algo", help=f"the algorithm (default: ram): {', '.join(algorithm_names())}, one that --imports registers, or module:Class")
     add("--env", help="a registered environment's id (default: GlimpseMNIST-v0)")
     add("--preset", help="hyperparameters of another purpose: paper (Mnih et al. 2014) or best; default: the everyday ones")
     add("-n", "--n-timesteps", type=int, help="steps of the environment to learn from; default: the tuned number")
@@ -225,8 +225,8 @@ RESUME = (
 
 
 def import_modules(names: Sequence[str]) -> None:
-    """Import the user's modules, from the current folder too, where no installed package has the name."""
-    if names and str(Path.cwd()) not in sys.path:
+    """Import the user's modules, from the current folder too, where no installed package has the name: it stays on the path."""
+    if str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))
     for name in names:
         importlib.import_module(name)

@@ -6,6 +6,7 @@ the paper compares its model with (section 4.1), and a modern one.
 
 from __future__ import annotations
 
+import importlib
 import math
 from typing import Any
 
@@ -163,12 +164,19 @@ def _per_scale(name: str, given: PerScale, glimpse_shape: Shape) -> Tensor:
 
 
 def find_class(name: str, given: str | type, known: dict[str, Any]) -> Any:
-    """The class that an argument names, or is; ValueError where it is neither."""
+    """The class that an argument names, as one of those known or as "module:Class", or is.
+
+    Raises:
+        ValueError: it is neither, or no class of torch modules.
+        ImportError: there is no such module, or no such class in it.
+    """
     if isinstance(given, str) and given in known:
         return known[given]
-    if isinstance(given, type) and issubclass(given, nn.Module):
-        return given
-    raise ValueError(f"{name} must be one of {tuple(known)} or a class of torch modules, got {given!r}")
+    module, colon, class_name = given.partition(":") if isinstance(given, str) else ("", "", "")
+    found = getattr(importlib.import_module(module), class_name, None) if module and colon else given
+    if isinstance(found, type) and issubclass(found, nn.Module):
+        return found
+    raise ValueError(f'{name} must be one of {tuple(known)}, "module:Class" or a class of torch modules, got {given!r}')
 
 
 def init_linear(gain: float, *layers: nn.Linear) -> None:

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from gymnasium import spaces
 
 from ram_envs.agents import get_algorithm, make_vec_env
-from ram_envs.agents.glimpse_networks import OTHER_GLIMPSE_NETWORKS, ConvGlimpseNetwork, GlimpseInput
+from ram_envs.agents.glimpse_networks import OTHER_GLIMPSE_NETWORKS, ConvGlimpseNetwork, GlimpseInput, find_class
 
 SCENE = (1, 60, 60)
 
@@ -149,3 +149,9 @@ def test_scenes_that_the_filters_do_not_fit_in():
     with pytest.raises(ValueError, match="the filters are 10x10, got glimpses of 8x8"):
         OTHER_GLIMPSE_NETWORKS["conv"]((1, 8, 8), 2, 8, 256)
     assert OTHER_GLIMPSE_NETWORKS["conv"]((1, 10, 10), 2, 8, 4).units.weight.shape == (4, 8)  # One place only.
+
+
+def test_classes_are_found_in_modules():
+    assert find_class("core", "torch.nn:GRUCell", {}) is torch.nn.GRUCell
+    with pytest.raises(ValueError, match=r'core must be one of \(\), "module:Class" or a class of torch modules, got .math:pi.'):
+        find_class("core", "math:pi", {})

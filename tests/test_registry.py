@@ -7,10 +7,11 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from stable_baselines3 import PPO
+from stable_baselines3 import A2C, PPO
 from stable_baselines3.common.evaluation import evaluate_policy
 
 from ram_envs.agents import RAM, algorithm_names, get_algorithm, make_vec_env, register_algorithm
+from ram_envs.agents.training import registry
 from ram_envs.agents.training.generator import GeneratorAlgorithm
 
 OPTIONS = {"GlimpseMNIST-v0": {"dataset": "mnist-5k", "location_grid": 2}, "GlimpseCatch-v0": {"size": 6}}
@@ -240,3 +241,12 @@ def test_bad_registrations_are_named():
         register_algorithm("mine", action_format="boxes")  # As a decorator, before there is a function.
     assert "mine" not in algorithm_names()
     assert replace(get_algorithm("ppo"), name="mine").action_format == "multidiscrete"
+
+
+def test_a_class_of_a_module_is_an_algorithm_that_nobody_registered(monkeypatch):
+    monkeypatch.setattr(registry, "_ALGORITHMS", dict(registry._ALGORITHMS))
+    algorithm = get_algorithm("stable_baselines3:A2C")
+    model = algorithm.make(make_vec_env("CatchDiscrete-v0", 2), {"n_steps": 4}, seed=0, device="cpu")
+    assert (type(model), model.n_steps) == (A2C, 4)
+    with pytest.raises(ValueError, match="algo must be a class or a function of the module math, got 'math:nothing'"):
+        get_algorithm("math:nothing")

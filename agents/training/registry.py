@@ -167,11 +167,17 @@ def register_algorithm(name: str, target: Any = None, summary: str = "", **kwarg
 
 
 def get_algorithm(name: str) -> Algorithm:
-    """The algorithm of this name.
+    """The algorithm of this name; "module:Class" names one that nobody has registered, as `register_algorithm` takes it.
 
     Raises:
         ValueError: there is none.
+        ImportError: there is no such module.
     """
+    if name not in _ALGORITHMS and ":" in name:
+        module, _, attribute = name.partition(":")
+        if not callable(getattr(importlib.import_module(module), attribute, None)):
+            raise ValueError(f"algo must be a class or a function of the module {module}, got {name!r}")
+        register_algorithm(name, name)
     if name not in _ALGORITHMS:
         raise ValueError(f"algo must be one of {algorithm_names()}, got {name!r}")
     return _ALGORITHMS[name]
