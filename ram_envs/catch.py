@@ -23,6 +23,7 @@ MOVES = ("left", "stay", "right")  # The paddle goes by -1, 0, 1 columns.
 PADDLE_WIDTH = 2
 MAX_SIZE = 2**14
 PADDLE_STARTS = ("middle", "random")
+_GAMMA = 1 / 3  # In a coarse patch the ball, of one pixel, has a sixteenth of its brightness: drawn with 0.4.
 _Shape = tuple[int, int]
 _Speeds = tuple[int, ...]
 
@@ -138,6 +139,7 @@ class Catch(Task):
             names=MOVES,
             scores=scores,
             choice=move,
+            gamma=_GAMMA,
         )
 
     def _check_option(self, name: str, options: dict[str, Any], allowed: Any) -> NDArray[np.int64] | None:

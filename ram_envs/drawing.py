@@ -1,4 +1,4 @@
-"""Draw environments: the scene dimmed outside the retina, the path so far, the patches and the scores. Needs no screen."""
+"""Draw environments: the scene dimmed outside the retina, the path so far, the glimpse and the scores. Needs no screen."""
 
 from __future__ import annotations
 
@@ -40,12 +40,13 @@ PATCH_COLOURS = ("#ff7f0e", "#1f77b4", "#9467bd", "#8c564b")  # The narrowest pa
 PATH_COLOUR = "#2ca02c"
 
 _BORDER = 24  # The least room around the scene, to show patches that reach out of it.
-_COLUMN, _GAP, _LARGEST_PATCH, _PATCH_BORDER = 168, 14, 144, 3  # The enlarged patches.
-_PANEL, _LINE, _NUM_LINES = 184, 26, 6  # The captions, and the bars below them.
+_COLUMN, _GLIMPSE, _PATCH_BORDER = 248, 246, 3  # The enlarged glimpse.
+_PANEL, _INSET, _LINE, _NUM_LINES = 184, 12, 26, 6  # The captions, and the bars below them.
 _MAX_BARS, _LONGEST_NAME = 20, 8  # Bars, and letters beside them.
 _FOG, _BACKGROUND, _TEXT, _FAINT = "#2d333c", "#1b1e23", "#e6e6e6", "#444a54"
 _FADING, _PALEST = 0.09, 0.3  # A line of the path loses this share of its colour with each later step, down to the palest.
-_RIGHT, _WRONG, _NEUTRAL = "#3fb950", "#e5534b", "#b8c0cc"
+_MOST_NUMBERS, _NUMBER_SIZE = 12, 20  # Longer paths are not numbered; the height of a number.
+_RIGHT, _WRONG, _NEUTRAL, _NUMBER = "#3fb950", "#e5534b", "#b8c0cc", "#7ee787"
 
 
 @dataclass(frozen=True)
@@ -89,24 +90,28 @@ def draw(frame: Frame, path: NDArray | None = None, note: str = "") -> NDArray[n
     if look is None:
         _draw_scene(surface, _to_rgb(frame.scene))
     else:
-        _draw_scene(surface, _dim(_to_rgb(frame.scene), look), [look], () if path is None else path)
-        _draw_patches(surface, look.glimpse)
+        _draw_scene(surface, _dim(_to_rgb(frame.scene), look), look, () if path is None else path)
+        glimpse = _glimpse_surface(frame, _GLIMPSE)
+        surface.blit(glimpse, glimpse.get_rect(center=(SIDE + (_COLUMN + _INSET) // 2, SIDE // 2)))
     _draw_lines(surface, frame, left)
     _draw_bars(surface, frame, left)
-    _write(surface, note, (12, SIDE - _BORDER // 2))
+    _write(surface, note, (_INSET, SIDE - _BORDER // 2))
     return _to_picture(surface)
 
 
-def draw_scene(frame: Frame, looks: Sequence[Look], size: int) -> NDArray[np.uint8]:
-    """The picture (size, size, 3) of a frame's whole scene, with the squares of several looks and the path along them."""
+def draw_scene(frame: Frame, path: Sequence[NDArray] | NDArray, size: int) -> NDArray[np.uint8]:
+    """The picture (size, size, 3) of a frame's whole scene, with the numbered path along the locations (m, 2)."""
     surface = pygame.Surface((SIDE, SIDE))
-    _draw_scene(surface, _to_rgb(frame.scene), looks, [look.location for look in looks], thickness=2)
+    _draw_scene(surface, _to_rgb(frame.scene), path=path, thickness=SIDE / size)
     return _to_picture(pygame.transform.smoothscale(surface, (size, size)))
 
 
-def draw_patches(glimpse: NDArray[np.float32], size: int) -> list[NDArray[np.uint8]]:
-    """The pictures (s, s, 3) of a glimpse's patches (k, [C,] g, g) in coloured borders, enlarged by a whole factor; s <= size."""
-    return [_to_picture(surface) for surface in _patch_surfaces(glimpse, size - 2 * _PATCH_BORDER)]
+def draw_glimpse(frame: Frame, size: int) -> NDArray[np.uint8]:
+    """The picture (s, s, 3) of a frame's glimpse as the eye sees it, enlarged by a whole factor where size has room; s <= size.
+
+    The narrowest patch is in the middle, the wider ones with their larger pixels around it; lines in their colours part them.
+    """
+    return _to_picture(_glimpse_surface(frame, size))
 
 
 def _to_picture(surface: pygame.Surface) -> NDArray[np.uint8]:
@@ -151,20 +156,20 @@ def _to_surface(image: NDArray, size: tuple[int, int]) -> pygame.Surface:
 def _draw_scene(
     surface: pygame.Surface,
     scene: NDArray,
-    looks: Sequence[Look] = (),
+    look: Look | None = None,
     path: Sequence[NDArray] | NDArray = (),
-    thickness: int = 1,
+    thickness: float = 1,
 ) -> None:
-    """The scene (H, W, 3) in its square, the squares of the patches of each look, and the path (m, 2)."""
+    """The scene (H, W, 3) in its square, the squares of a look's patches, and the path (m, 2)."""
     square = (0, 0, SIDE, SIDE)
     place = Place.of(scene.shape[:2])
     surface.fill(_FOG, square)
     surface.blit(_to_surface(scene, (place.width, place.height)), (place.left, place.top))
     surface.set_clip(square)
-    for look in looks:
+    if look is not None:
         _draw_squares(surface, place, look)
     if len(path):
-        _draw_path(surface, [place.point(location) for location in path], thickness)
+        _draw_path(surface, np.array([place.point(location) for location in path]), thickness)
     surface.set_clip(None)
 
 
@@ -178,34 +183,64 @@ def _draw_squares(surface: pygame.Surface, place: Place, look: Look) -> None:
         pygame.draw.rect(surface, colour, (round(left) - 1, round(top) - 1, side + 2, side + 2), width=2)
 
 
-def _draw_path(surface: pygame.Surface, points: list[tuple[float, float]], thickness: int) -> None:
-    """From a ring at the first glimpse to a dot at the current one, the older the paler."""
+def _draw_path(surface: pygame.Surface, points: NDArray, thickness: float) -> None:
+    """From a ring at the first glimpse to a dot at the current one, the older the paler; points (m, 2)."""
     for age, (begin, end) in reversed(list(enumerate(pairwise(points[::-1])))):
         colour = pygame.Color(_FOG).lerp(PATH_COLOUR, max(1 - _FADING * age, _PALEST))
-        pygame.draw.line(surface, colour, begin, end, width=3 * thickness)
-    for point, radius, width in ((points[0], 8 * thickness, 2 * thickness), (points[-1], 5 * thickness, 0)):
+        pygame.draw.line(surface, colour, begin, end, width=round(1.5 * thickness + 1.5))
+    for point, radius, width in ((points[0], 8, 2), (points[-1], 5, 0)):
+        radius, width = round(radius * thickness**0.5), round(width * thickness**0.5)
         pygame.draw.circle(surface, "black", point, radius + 1, width=2 * width)  # Sets it off from a green scene.
         pygame.draw.circle(surface, PATH_COLOUR, point, radius, width=width)
+    if len(points) <= _MOST_NUMBERS:
+        size = _NUMBER_SIZE * thickness
+        for number, place in enumerate(_beside(points, 0.6 * size), start=1):
+            _write_number(surface, number, place, round(size))
 
 
-def _draw_patches(surface: pygame.Surface, glimpse: NDArray[np.float32]) -> None:
-    """The patches (k, [C,] g, g) one below the other, all of one size."""
-    patches = _patch_surfaces(glimpse, min(_LARGEST_PATCH, (SIDE - _GAP) // len(glimpse) - _GAP))
-    side, step = patches[0].get_width(), patches[0].get_width() - 2 * _PATCH_BORDER + _GAP
-    top = (SIDE - len(patches) * step + _GAP) // 2 - _PATCH_BORDER
-    for scale, patch in enumerate(patches):
-        surface.blit(patch, (SIDE + (_COLUMN - side) // 2, top + scale * step))
+def _beside(points: NDArray, distance: float) -> NDArray:
+    """Places (m, 2) in the square, one beside each of the points (m, 2), away from their middle and about a distance apart."""
+    turns = np.arange(len(points))  # Points that are one have places apart, too.
+    outwards = points - points.mean(axis=0) + 1e-3 * np.stack([np.sin(turns), -np.cos(turns)], axis=1)
+    places = points + 0.9 * distance * outwards / np.linalg.norm(outwards, axis=1, keepdims=True)
+    taken = np.concatenate([places, points])  # The places give way to each other, and to the points themselves.
+    for _ in range(100):
+        apart = places[:, None] - taken  # (m, 2m, 2)
+        far = np.linalg.norm(apart, axis=2, keepdims=True)
+        push = np.where(far > 0, np.clip(distance - far, 0, None) / np.maximum(far, 1e-9), 0) * apart
+        places = np.clip(places + 0.5 * push.sum(axis=1), distance / 2, SIDE - distance / 2)
+        taken[: len(places)] = places
+    return places
 
 
-def _patch_surfaces(glimpse: NDArray[np.float32], largest: int) -> list[pygame.Surface]:
-    """The patches (k, [C,] g, g), enlarged by a whole factor to at most the largest side, in borders of their colours."""
-    side = largest // glimpse.shape[-1] * glimpse.shape[-1] or largest
-    surfaces = []
-    for scale, patch in enumerate(glimpse):
-        surfaces.append(pygame.Surface((side + 2 * _PATCH_BORDER,) * 2))
-        surfaces[-1].fill(PATCH_COLOURS[scale % len(PATCH_COLOURS)])
-        surfaces[-1].blit(_to_surface(_to_rgb(patch), (side, side)), (_PATCH_BORDER, _PATCH_BORDER))
-    return surfaces
+def _write_number(surface: pygame.Surface, number: int, middle: NDArray, size: int) -> None:
+    """Write a number in the path's colour on a dark edge."""
+    pygame.font.init()
+    font = pygame.font.Font(None, size)
+    edge = max(size // 12, 1)
+    for colour, shifts in (("black", [(x, y) for x in (-edge, 0, edge) for y in (-edge, 0, edge)]), (_NUMBER, [(0, 0)])):
+        text = font.render(str(number), True, colour)
+        for shift in shifts:
+            surface.blit(text, text.get_rect(center=np.rint(middle + shift).tolist()))
+
+
+def _glimpse_surface(frame: Frame, largest: int) -> pygame.Surface:
+    """See `draw_glimpse`."""
+    assert frame.look is not None
+    patches, corners, widths = frame.look.glimpse**frame.gamma, frame.look.corners, frame.look.widths
+    pixels = patches.shape[-1] << (len(patches) - 1)  # Of the narrowest patch's size, to a side.
+    room = largest - 2 * _PATCH_BORDER
+    side = room // pixels * pixels or room
+    surface = pygame.Surface((side + 2 * _PATCH_BORDER,) * 2)
+    surface.fill(PATCH_COLOURS[(len(patches) - 1) % len(PATCH_COLOURS)])
+    for scale in reversed(range(len(patches))):
+        left, top = (round(at * side / widths[-1]) + _PATCH_BORDER for at in (corners[scale] - corners[-1]).tolist())
+        width = max(round(widths[scale] * side / widths[-1]), 1)
+        surface.blit(_to_surface(_to_rgb(patches[scale]), (width, width)), (left, top))
+        if scale < len(patches) - 1:
+            colour = PATCH_COLOURS[scale % len(PATCH_COLOURS)]
+            pygame.draw.rect(surface, colour, (left - 1, top - 1, width + 2, width + 2), width=1)
+    return surface
 
 
 def _draw_lines(surface: pygame.Surface, frame: Frame, left: int) -> None:
@@ -215,7 +250,7 @@ def _draw_lines(surface: pygame.Surface, frame: Frame, left: int) -> None:
     if frame.truth is not None:
         lines.append(f"label {frame.names[frame.truth][:_LONGEST_NAME]}")
     for i, line in enumerate(lines):
-        _write(surface, line, (left + 12, _BORDER + i * _LINE))
+        _write(surface, line, (left + _INSET, _BORDER + i * _LINE))
 
 
 def _draw_bars(surface: pygame.Surface, frame: Frame, left: int) -> None:
@@ -224,12 +259,12 @@ def _draw_bars(surface: pygame.Surface, frame: Frame, left: int) -> None:
     top = _BORDER + _NUM_LINES * _LINE
     height = min((SIDE - _BORDER - top) // max(len(rows), 1), 28)
     names = {row: frame.names[row][:_LONGEST_NAME] for row in rows}
-    begin = left + 20 + max(map(len, names.values()), default=0) * 9
+    begin = left + _INSET + 8 + max(map(len, names.values()), default=0) * 9
     length = left + _PANEL - 16 - begin
     for i, row in enumerate(rows):
         at = top + i * height
         right, chosen = row == frame.truth, row == frame.choice
-        _write(surface, names[row], (left + 12, at + height // 2), _RIGHT if right else _TEXT, min(height + 4, 24))
+        _write(surface, names[row], (left + _INSET, at + height // 2), _RIGHT if right else _TEXT, min(height + 4, 24))
         colour = _NEUTRAL if not chosen or frame.truth is None else _RIGHT if right else _WRONG
         pygame.draw.rect(surface, _FAINT, (begin, at + 2, length, height - 4))
         pygame.draw.rect(surface, colour, (begin, at + 2, round(length * float(frame.scores[row])), height - 4))

@@ -34,6 +34,7 @@ class Frame:
     scores: NDArray[np.float32]  # (K,), of the classes or the moves, in [0, 1]; zeros before the first action
     choice: int | None = None  # Of the last action: a class or a move.
     truth: int | None = None  # The right choice, None where there is no such thing.
+    gamma: float = 1.0  # Patches are drawn with this power of their brightness: below 1 faint pixels are easier to see.
 
 
 def look_of(gaze: Gaze, scenes: NDArray, env: int) -> Look:
@@ -54,7 +55,8 @@ def through_retina(frame: Frame) -> NDArray[np.float32]:
     for patch, corner, width in reversed(list(zip(frame.look.glimpse, frame.look.corners, frame.look.widths, strict=True))):
         left, top = corner + margin
         factor = width // patch.shape[-1]
-        seen[..., top : top + width, left : left + width] = patch.repeat(factor, axis=-1).repeat(factor, axis=-2)
+        drawn = patch**frame.gamma
+        seen[..., top : top + width, left : left + width] = drawn.repeat(factor, axis=-1).repeat(factor, axis=-2)
     return seen[..., margin:-margin, margin:-margin]
 
 

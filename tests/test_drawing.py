@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ram_envs import Frame, Look, Retina, draw, glimpses
-from ram_envs.drawing import PATCH_COLOURS, PATH_COLOUR, Place, draw_patches, draw_scene
+from ram_envs.drawing import PATCH_COLOURS, PATH_COLOUR, Place, draw_glimpse, draw_scene
 
 pygame = pytest.importorskip("pygame")
 
@@ -40,18 +40,20 @@ def test_scene_is_bright_inside_the_retina_and_dimmed_outside():
     np.testing.assert_array_equal(picture[at_pixel(14, 13)], picture[at_pixel(2, 2)])
 
 
-def test_each_patch_has_its_square_and_its_picture_beside_the_scene():
+def test_each_patch_has_its_square_and_the_glimpse_is_shown_as_the_eye_sees_it():
     scene = np.zeros((20, 20), np.float32)
-    scene[8, 8] = 1
+    scene[8, 8] = scene[6:8, 12:14] = 1
     picture = draw(frame_of(scene, look_at(scene, glimpse_size=4, num_scales=2)))  # 8..11 and, halved, 6..13.
     assert picture[250, 30 + 21 * 8 - 1].tolist() == rgb(PATCH_COLOURS[0])
     assert picture[250, 30 + 21 * 6 - 1].tolist() == rgb(PATCH_COLOURS[1])
-    # Two patches of 144 pixels with 14 between them, in the middle of a column of 168 pixels.
-    fine, coarse = picture[89:233, 492:636], picture[247:391, 492:636]
-    assert fine[18::36, 18::36, 0].tolist() == [[255, 0, 0, 0], [0] * 4, [0] * 4, [0] * 4]
-    assert coarse[18::36, 18::36, 0].tolist() == [[0] * 4, [0, 64, 0, 0], [0] * 4, [0] * 4]
-    assert picture[100, 490].tolist() == rgb(PATCH_COLOURS[0])
-    assert picture[250, 490].tolist() == rgb(PATCH_COLOURS[1])
+    # 8 x 8 pixels of the narrow patch's size, 30 times each, in the middle of 260 before the captions: the wide patch's pixels
+    # are twice as large, and the four around (8, 8) are hidden by the narrow patch.
+    glimpse = picture[120:360, 490:730, 0]
+    seen = np.zeros((8, 8))
+    seen[2, 2] = seen[:2, 6:] = 255
+    np.testing.assert_array_equal(glimpse[15::30, 15::30], seen)
+    assert picture[119, 600].tolist() == picture[250, 489].tolist() == rgb(PATCH_COLOURS[1])  # The border,
+    assert picture[120 + 59, 610].tolist() == picture[240, 490 + 59].tolist() == rgb(PATCH_COLOURS[0])  # and the line inside.
 
 
 def test_path_leads_from_a_ring_to_a_dot():
@@ -68,10 +70,29 @@ def test_path_leads_from_a_ring_to_a_dot():
     assert without[240, 240].tolist() != rgb(PATH_COLOUR)
 
 
+def green_numbers(picture):
+    """Where the light green of the numbers is: rows and columns (m, 2)."""
+    return np.argwhere((picture == rgb("#7ee787")).all(axis=2))
+
+
+def test_the_path_is_numbered_and_the_numbers_keep_apart():
+    path = np.array([(-0.5, -0.5), (0.5, 0.5)], np.float32)
+    black = np.zeros((20, 20), np.float32)
+    at = green_numbers(draw(frame_of(black, look_at(black)), path))
+    near = [np.abs(at - centre).max(axis=1) < 30 for centre in ((135, 135), (345, 345))]
+    assert (near[0] | near[1]).all() and near[0].any() and near[1].any()  # Each number is beside its point.
+    pairs = {}
+    for name, locations in (("one", path[:1]), ("twice", path[[0, 0]]), ("many", np.repeat(path[:1], 12, axis=0))):
+        pairs[name] = len(green_numbers(draw(frame_of(black, look_at(black)), locations)))
+    # 1; 1 and 2 at the same point hide nothing of each other; nor do twelve.
+    assert pairs["one"] < pairs["twice"] < pairs["many"] / 5
+    assert not len(green_numbers(draw(frame_of(black, look_at(black)), np.repeat(path[:1], 13, axis=0))))  # Too many to read.
+
+
 def test_bars_tell_whether_the_choice_is_right():
     for choice, colour in ((2, "#e5534b"), (1, "#3fb950")):
         picture = draw(frame_of(WHITE, look_at(WHITE), (0, 0.75, 1) if choice == 2 else (0, 1, 0.75), choice, truth=1))
-        bars = [picture[194 + 28 * row, 680].tolist() for row in range(3)]
+        bars = [picture[194 + 28 * row, 760].tolist() for row in range(3)]
         assert bars[0] == rgb("#444a54")  # Empty.
         assert bars[choice] == rgb(colour)
         assert bars[3 - choice] == rgb("#b8c0cc")
@@ -99,28 +120,50 @@ def test_places_of_scenes_and_locations():
     assert Place.of((864, 1728)) == Place(24, 132, 432, 216, 0.25)
 
 
-def test_a_whole_scene_with_several_looks():
-    looks = [look_at(WHITE, location, 4, 2) for location in ((-0.5, 0.5), (0.5, -0.5))]
-    picture = draw_scene(frame_of(WHITE), looks, 480)
-    assert picture[at_pixel(1, 1)].tolist() == [255, 255, 255]  # Nothing is dimmed.
-    for look in looks:
-        for scale, colour in enumerate(PATCH_COLOURS[:2]):
-            column, row = look.corners[scale]
-            assert picture[30 + 21 * row + 5, 30 + 21 * column - 1].tolist() == rgb(colour)
+def test_a_whole_scene_with_its_path():
+    picture = draw_scene(frame_of(WHITE), np.array([(-0.5, 0.5), (0.5, -0.5)], np.float32), 480)
+    assert picture[at_pixel(1, 1)].tolist() == [255, 255, 255]  # Nothing is dimmed,
+    assert not any((picture == rgb(colour)).all(axis=2).any() for colour in PATCH_COLOURS)  # and there are no squares.
     assert picture[135, 345].tolist() == picture[240, 240].tolist() == rgb(PATH_COLOUR)  # The dot at the last, the line.
-    assert picture[345, 135 - 14].tolist() == rgb(PATH_COLOUR) != picture[345, 135 - 8].tolist()  # The ring around the first.
-    assert draw_scene(frame_of(WHITE), looks, 120).shape == (120, 120, 3)
+    assert picture[345, 135 - 7].tolist() == rgb(PATH_COLOUR) != picture[345, 135 - 4].tolist()  # The ring around the first.
+    assert len(green_numbers(picture))
+    assert draw_scene(frame_of(WHITE), [np.zeros(2)], 120).shape == (120, 120, 3)
 
 
 @pytest.mark.parametrize("num_channels", [None, 1, 3])
-def test_patches_alone(num_channels):
-    glimpse = np.zeros((2, 4, 4), np.float32)
-    glimpse[0, 1, 2] = glimpse[1, 0, 0] = 1
+def test_a_glimpse_alone(num_channels):
+    scene = np.zeros((20, 20), np.float32)
+    scene[9, 10] = scene[6:8, 6:8] = 1
     if num_channels:
-        glimpse = np.repeat(glimpse[:, None], num_channels, axis=1)
-    pictures = draw_patches(glimpse, 50)  # 4 pixels 11 times, and a border of 3.
-    for picture, pixel, colour in zip(pictures, [(1, 2), (0, 0)], PATCH_COLOURS, strict=False):
-        assert picture.shape == (50, 50, 3)
-        np.testing.assert_array_equal(np.argwhere(picture[8:47:11, 8:47:11, 0]), [pixel])
-        assert picture[2, 20].tolist() == picture[20, -1].tolist() == rgb(colour)
-    assert draw_patches(glimpse, 8)[0].shape == (8, 8, 3)  # Too small for 4 pixels: shrunk.
+        scene = np.repeat(scene[None], num_channels, axis=0)
+    frame = frame_of(scene, look_at(scene, glimpse_size=4, num_scales=2))
+    picture = draw_glimpse(frame, 100)  # 8 pixels 11 times, and a border of 3.
+    assert picture.shape == (94, 94, 3)
+    np.testing.assert_array_equal(np.argwhere(picture[8:90:11, 8:90:11, 0]), [(0, 0), (0, 1), (1, 0), (1, 1), (3, 4)])
+    assert picture[2, 20].tolist() == picture[20, -1].tolist() == rgb(PATCH_COLOURS[1])
+    assert draw_glimpse(frame, 12).shape == (12, 12, 3)  # Too small for 8 pixels: shrunk.
+
+
+def test_zoomed_glimpses_look_like_others():
+    """At zoom 1 of 2x2 pixels: twice as wide, drawn as large."""
+    scene = np.zeros((20, 20), np.float32)
+    scene[8:10, 8:10] = 1
+    where = np.zeros((1, 2), np.float32)
+    retina = Retina(scene.shape, 2, 2, 2, np.float32)
+    scenes = retina.blank_scenes(1)
+    retina.inner(scenes)[...] = scene
+    look = Look(
+        where[0], *(part[0] for part in retina.corners(where, np.array([1]))), retina.look(scenes, where, np.array([1]))[0], 1
+    )
+    assert look.widths.tolist() == [4, 8]
+    picture = draw_glimpse(frame_of(scene, look), 46)  # 4 pixels 10 times, and a border of 3.
+    assert picture.shape == (46, 46, 3)
+    # The wide patch averages 4x4 pixels, a quarter of which are lit.
+    assert picture[8:43:10, 8:43:10, 0].tolist() == [[64, 64, 0, 0], [64, 255, 0, 0], [0] * 4, [0] * 4]
+
+
+def test_faint_patches_are_drawn_brighter():
+    scene = np.full((20, 20), 1 / 64, np.float32)
+    frame = Frame(scene, look_at(scene), (), ("0",), np.zeros(1, np.float32), gamma=0.5)
+    assert draw_glimpse(frame, 86)[43, 43].tolist() == [32] * 3  # 255 / 8; not the scene: 255 / 64.
+    assert draw(frame)[at_pixel(7, 7)].tolist() == [4] * 3

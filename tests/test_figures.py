@@ -13,9 +13,10 @@ from conftest import DATASET
 from matplotlib.image import imread
 from stable_baselines3 import PPO
 
+import ram_envs
 from ram_envs import draw, glimpses, load_images
 from ram_envs.agents import RAM, make_vec_env
-from ram_envs.agents.training.figures import play, plot_glimpses, plot_learning_curve, record, watch
+from ram_envs.agents.training.figures import choose_images, play, plot_glimpses, plot_learning_curve, record, watch
 
 GAME = {"size": 6}
 DIGITS = {"dataset": DATASET, "num_glimpses": 4}
@@ -102,7 +103,7 @@ def test_other_peoples_environments_are_recorded_too(tmp_path):
 
 def test_what_was_watched_is_what_was_shown(action_format):
     model = Scripted(action_format)
-    episodes = watch(model, "GlimpseMNIST-v0", model.options, num_images=6)
+    episodes = watch(model, "GlimpseMNIST-v0", model.options, index=range(6))
     images = load_images(DATASET, "test")
     seen = iter(model.seen)
     for image, label, frames in zip(images.images, images.labels, episodes, strict=False):
@@ -123,8 +124,8 @@ def test_what_was_watched_is_what_was_shown(action_format):
 
 def test_another_split_is_watched():
     model = Scripted()
-    episodes = watch(model, "GlimpseMNIST-v0", model.options, "validation", num_images=2)
-    images = load_images(DATASET, "validation").images[:2]
+    episodes = watch(model, "GlimpseMNIST-v0", model.options, "validation", index=[4, 1])
+    images = load_images(DATASET, "validation").images[[4, 1]]
     np.testing.assert_allclose([frames[0].scene for frames in episodes], images / 255, atol=1e-6)
 
 
@@ -138,31 +139,55 @@ def test_stacked_frames_are_watched_as_single_glimpses():
     options = {**DIGITS, "action_format": "multidiscrete"}
     env = make_vec_env("GlimpseMNIST-v0", 4, frame_stack=3, **options)
     model = PPO("MultiInputPolicy", env, n_steps=8, batch_size=16, seed=0, device="cpu")
-    episodes = watch(model, "GlimpseMNIST-v0", options, num_images=5, frame_stack=3)
-    assert [len(frames) for frames in episodes] == [5] * 5
+    episodes = watch(model, "GlimpseMNIST-v0", options, frame_stack=3)
+    assert [len(frames) for frames in episodes] == [5] * 8  # Of images that were chosen with stacked frames.
     assert episodes[0][0].look.glimpse.shape == (1, 8, 8)
 
 
 @pytest.mark.parametrize("num_scales", [1, 3])
 def test_glimpses_are_drawn(tmp_path, num_scales):
     model = Scripted("box", num_scales=num_scales)
-    plot_glimpses(watch(model, "GlimpseMNIST-v0", model.options, num_images=2), tmp_path / "sub" / "glimpses.png")
+    plot_glimpses(watch(model, "GlimpseMNIST-v0", model.options, index=range(2)), tmp_path / "sub" / "glimpses.png")
     picture = imread(tmp_path / "sub" / "glimpses.png")[..., :3]
     green = (picture[..., 1] > 0.55) & (picture[..., 0] < 0.3) & (picture[..., 2] < 0.3)
     assert green.sum() > 50  # The path.
     red = (picture[..., 0] > 0.8) & (picture[..., 1] < 0.2) & (picture[..., 2] < 0.4)
     assert red.sum() > 5  # Neither is a 3: a wrong answer is written in red.
-    orange = (np.abs(picture - np.array([255, 127, 14]) / 255) < 0.01).all(axis=2)
-    columns = np.flatnonzero(orange.sum(axis=0) > 40)
-    assert len(columns) >= 4 * 2 * 3  # Each of four glimpses has its border, three pixels wide.
+    # Each of four glimpses, as the eye sees it, in a border of the widest patch's colour, three pixels wide.
+    border = np.abs(picture - np.array({1: (255, 127, 14), 3: (148, 103, 189)}[num_scales]) / 255).max(axis=2) < 0.01
+    assert (border.sum(axis=0) > 2 * 100).sum() >= 4 * 2 * 3
+    orange = np.abs(picture - np.array([255, 127, 14]) / 255).max(axis=2) < 0.01
+    assert (orange.sum(axis=0) > 2 * 30).sum() == (4 * 2 * 3 if num_scales == 1 else 4 * 2)  # The narrow patch's line inside.
+
+
+class SayThree:
+    """Looks at the centre and says 3."""
+
+    def predict(self, obs, state, episode_start, deterministic):
+        scores = np.eye(10, dtype=np.float32)[3]
+        return np.tile(np.concatenate([[0, 0], scores]), (len(episode_start), 1)).astype(np.float32), None
+
+
+def test_failures_are_shown_among_the_successes():
+    labels = np.array([3, 3, 1, 3, 3, 3, 2, 3, 3, 0, 3, 3])
+    images = np.zeros((12, 20, 20), np.uint8)
+    options = {"dataset": ram_envs.ImageSet("made up", images, labels, 10), "split": "test", "action_format": "box"}
+    where = SayThree(), "GlimpseMNIST-v0", options, "test"
+    assert choose_images(*where) == [0, 1, 3, 4, 5, 7, 2, 6]
+    assert choose_images(*where, number=3) == [0, 2, 6]
+    assert choose_images(*where, number=11) == [0, 1, 3, 4, 5, 7, 8, 10, 11, 2, 6]  # No more are right.
+    rest = {**options, "dataset": ram_envs.ImageSet("made up", images[:8], np.full(8, 3), 10)}
+    assert choose_images(SayThree(), "GlimpseMNIST-v0", rest, "test") == list(range(8))  # Nothing is wrong.
+    episodes = watch(*where)
+    assert [frames[-1].truth for frames in episodes] == [3] * 6 + [1, 2]
 
 
 def test_a_right_answer_is_written_in_black_and_a_stopped_episode_ends(tmp_path):
     model = Scripted("box", stop_action=True)
-    episodes = watch(model, "GlimpseMNIST-v0", model.options, num_images=40)
+    episodes = watch(model, "GlimpseMNIST-v0", model.options, index=range(40))
     right = [frames for frames in episodes if frames[-1].truth == 3][:1]
     whole = Scripted("box")
-    longer = watch(whole, "GlimpseMNIST-v0", whole.options, num_images=1)
+    longer = watch(whole, "GlimpseMNIST-v0", whole.options, index=[0])
     pictures = {}
     for name, shown in (("alone", right), ("with a longer one", longer + right)):
         plot_glimpses(shown, tmp_path / f"{name}.png")
@@ -177,11 +202,11 @@ def test_bands_of_light_and_long_names_are_drawn(tmp_path, num_channels):
     images = np.random.default_rng(0).integers(0, 256, (4, 20, 24, num_channels), np.uint8)
     labels = ["a boot of black leather", "sandal", "a shirt with short sleeves", "trousers of the finest wool"]
     model = Scripted("box", dataset=(images, labels), split="test")
-    episodes = watch(model, "GlimpseMNIST-v0", model.options)
+    episodes = watch(model, "GlimpseMNIST-v0", model.options, index=range(4))
     plot_glimpses(episodes, tmp_path / "glimpses.png")
-    picture = imread(tmp_path / "glimpses.png")[30:, :30, :3]  # The captions.
-    rows = (picture < 0.9).any(axis=(1, 2)).reshape(4, 158)
-    assert rows[:, 75].any() and not rows[:, :2].any() and not rows[:, -10:].any()  # Each beside its own image.
+    picture = imread(tmp_path / "glimpses.png")[30:, :40, :3]  # The captions.
+    rows = (picture < 0.9).any(axis=(1, 2)).reshape(4, 200)
+    assert rows[:, 75:115].any(axis=1).all() and not rows[:, :2].any() and not rows[:, -10:].any()  # Each beside its own image.
     drawn = draw(episodes[0][-1])
     assert (drawn[:, -1:] == drawn[0, -1]).all()  # Bars and names end before the edge.
 

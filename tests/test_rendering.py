@@ -105,7 +105,7 @@ def test_every_picture_of_an_environment_has_one_even_size(name):
     while not terminated:
         _, _, terminated, _, _ = env.step(env.action_space.sample())
         pictures.append(env.render())
-    width = 664 if name == "Catch-v0" else 832
+    width = 664 if name == "Catch-v0" else 912
     assert {(picture.shape, picture.dtype.name) for picture in pictures} == {((480, width, 3), "uint8")}
     assert all((before != after).any() for before, after in pairwise(pictures))
     assert picture_of(env).shape == (480, width, 3)
@@ -308,7 +308,7 @@ def test_many_environments_share_one_window(opened):
     envs = make_vec(18, render_mode="human").unwrapped
     envs.reset(seed=0)
     width, height = opened[0].size
-    assert width / height == pytest.approx(832 / 480, rel=0.02)  # A grid of 4 x 4: no more than 16 are shown.
+    assert width / height == pytest.approx(912 / 480, rel=0.02)  # A grid of 4 x 4: no more than 16 are shown.
     envs.step(envs.action_space.sample())
     assert envs.render() is None
     envs.close()

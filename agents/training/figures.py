@@ -9,20 +9,26 @@ from typing import Any
 import gymnasium as gym
 import matplotlib
 import numpy as np
+import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env.stacked_observations import StackedObservations
 
 import ram_envs
-from ram_envs import draw_patches, draw_scene
+from ram_envs import draw_glimpse, draw_scene
+
+from ..vec_env import make_vec_env
+from .evaluation import TEST_SEED, make_split
 
 _TICKS = (0.2, 0.3, 0.5, 0.7, 1, 1.5, 2, 3, 5, 7, 10, 15, 20, 30, 50, 100)  # Of an error in %, on a logarithmic scale.
 _DPI = 110
-# Pixels in the picture of glimpses: the least side of a scene, the largest of a patch, and that of a glimpse's patches together.
-_SCENE, _PATCH, _COLUMN = 150, 118, 216
-_GAP, _HEAD, _LABEL = 8, 30, 34
-_LONGEST_NAME = 6  # Letters of a class beside its row.
+# Pixels in the picture of glimpses: the side of a scene, the least and the largest one of a glimpse, and its border.
+_SCENE, _GLIMPSE, _LARGEST_GLIMPSE, _BORDER = 192, 144, 256, 3
+_GAP, _HEAD, _LABEL = 8, 30, 46
+_LONGEST_NAME = 18  # Letters of a class beside its row.
+_SEARCHED = 1_000  # Images among which failures are looked for.
 
 
 def play(
@@ -91,38 +97,67 @@ def watch(
     env_id: str,
     env_kwargs: dict[str, Any],
     split: str = "test",
-    num_images: int = 8,
+    index: Sequence[int] | None = None,
     frame_stack: int = 1,
 ) -> list[list[ram_envs.Frame]]:
-    """Run the model on the first images of a split, with greedy locations and choices.
+    """Run the model on some images of a split, with greedy locations and choices.
+
+    Args:
+        index: the numbers of the images; None: those of `choose_images`.
 
     Returns:
         the frames of each episode: one before each action, and one at the end that holds the answer.
 
     Raises:
-        ValueError: the data set has no such split.
+        ValueError: the data set has no such split, or not so many images.
     """
     evaluation = gym.make(env_id, **env_kwargs).unwrapped.evaluation(split)  # type: ignore[attr-defined]
     env: Any = gym.make(env_id, **{**env_kwargs, **evaluation.env_kwargs})
     episodes = []
-    for index in range(min(num_images, env.unwrapped.num_images)):
-        actions = play(model, env, seed=index, options={"index": index}, frame_stack=frame_stack)
+    for image in choose_images(model, env_id, env_kwargs, split, frame_stack=frame_stack) if index is None else index:
+        actions = play(model, env, seed=image, options={"index": image}, frame_stack=frame_stack)
         episodes.append([env.unwrapped.frame(action=action) for action in actions])
     return episodes
 
 
+def choose_images(
+    model: BaseAlgorithm, env_id: str, env_kwargs: dict[str, Any], split: str, number: int = 8, frame_stack: int = 1
+) -> list[int]:
+    """The numbers of a split's first images that the model gets right, and behind them of the first two that it gets wrong.
+
+    They are looked for among the first 1,000 images; where these do not have so many of one kind, there are more of the other.
+
+    Raises:
+        ValueError: the data set has no such split.
+    """
+    env, episodes, seed = make_split(make_vec_env(env_id, **env_kwargs), env_id, split, env_kwargs, frame_stack=frame_stack)
+    env.seed(seed)
+    found: dict[bool, list[int]] = {True: [], False: []}
+
+    def note(local: dict[str, Any], _: dict[str, Any]) -> None:
+        if local["done"]:
+            found[bool(local["info"]["is_success"])].append(int(local["info"]["index"]))
+
+    with torch.random.fork_rng():
+        torch.manual_seed(TEST_SEED)
+        evaluate_policy(model, env, min(episodes, _SEARCHED), deterministic=True, callback=note)
+    right, wrong = sorted(found[True]), sorted(found[False])
+    num_wrong = max(min(2, len(wrong)), number - len(right))
+    return right[: number - num_wrong] + wrong[:num_wrong]
+
+
 def plot_glimpses(episodes: Sequence[Sequence[ram_envs.Frame]], path: Path) -> None:
-    """Draw each episode's image and path, and beside it the patches of each glimpse in order (as in Figure 3 of the paper).
+    """Draw each episode's image and path, and beside it each glimpse as the eye sees it (as in Figure 3 of the paper).
 
     Args:
         episodes: the frames of each, as `watch` returns them. The last frame's look is left out: it comes after the last action.
         path: of the picture.
     """
-    looks = [[frame.look for frame in frames[:-1] if frame.look is not None] for frames in episodes]
-    num_scales, num_glimpses = len(looks[0][0].glimpse), max(map(len, looks))
-    size = min(_PATCH, _COLUMN // num_scales)
-    side = max(_SCENE, num_scales * (size + _GAP) - _GAP)
-    rows = [_draw_row(frames[0], own, num_glimpses, size, side) for frames, own in zip(episodes, looks, strict=True)]
+    glimpse = np.array(next(frame.look.glimpse.shape for frame in episodes[0] if frame.look is not None))
+    pixels = int(glimpse[-1]) << int(glimpse[0] - 1)  # A whole number for each pixel of the narrowest patch, where there is room.
+    size = min(-(-_GLIMPSE // pixels) * pixels, _LARGEST_GLIMPSE) + 2 * _BORDER
+    num_glimpses, side = max(len(frames) - 1 for frames in episodes), max(_SCENE, size)
+    rows = [_draw_row(frames[:-1], num_glimpses, size, side) for frames in episodes]
     height, width = len(rows) * rows[0].shape[0], rows[0].shape[1]
     full_height, full_width = _HEAD + height, _LABEL + width
     figure = Figure(figsize=(full_width / _DPI, full_height / _DPI), dpi=_DPI)
@@ -131,11 +166,11 @@ def plot_glimpses(episodes: Sequence[Sequence[ram_envs.Frame]], path: Path) -> N
     axis.spines[:].set_visible(False)
     axis.tick_params(length=0, top=True, labeltop=True, labelbottom=False, pad=6)
     columns = [side / 2, *(side + _GAP + size / 2 + t * (size + _GAP) for t in range(num_glimpses))]
-    axis.set_xticks(columns, ["image and path", "glimpse 1", *map(str, range(2, num_glimpses + 1))], fontsize=8)
+    axis.set_xticks(columns, ["image and path", "glimpse 1", *map(str, range(2, num_glimpses + 1))])
     axis.set_yticks([side / 2 + n * (side + _GAP) for n in range(len(rows))], [_caption(frames[-1]) for frames in episodes])
     for text, frames in zip(axis.get_yticklabels(), episodes, strict=True):
         colour = "black" if frames[-1].choice == frames[-1].truth else "crimson"
-        text.set(rotation=90, verticalalignment="center", color=colour)
+        text.set(rotation=90, verticalalignment="center", multialignment="center", color=colour)
     _save(figure, path)
 
 
@@ -165,23 +200,20 @@ def _batch(obs: Any) -> Any:
 
 
 def _caption(last: ram_envs.Frame) -> str:
-    """Label and answer."""
+    """Answer and label."""
     assert last.choice is not None and last.truth is not None
-    return f"{last.names[last.truth][:_LONGEST_NAME]}: said {last.names[last.choice][:_LONGEST_NAME]}"
+    said, truth = (last.names[choice][:_LONGEST_NAME] for choice in (last.choice, last.truth))
+    return f"said {said}\n{'right' if last.choice == last.truth else f'was {truth}'}"
 
 
-def _draw_row(
-    frame: ram_envs.Frame, looks: Sequence[ram_envs.Look], num_glimpses: int, size: int, side: int
-) -> NDArray[np.uint8]:
-    """A scene, side x side pixels, and right of it for each look a column of patches, at most size x size pixels each."""
+def _draw_row(frames: Sequence[ram_envs.Frame], num_glimpses: int, size: int, side: int) -> NDArray[np.uint8]:
+    """A scene with the path, side x side pixels, and right of it each frame's glimpse, at most size x size pixels."""
     row = np.full((side + _GAP, side + num_glimpses * (size + _GAP) + _GAP, 3), 255, np.uint8)
-    row[:side, :side] = draw_scene(frame, looks, side)
-    for t, look in enumerate(looks):
-        patches = draw_patches(look.glimpse, size)
-        left = side + _GAP + t * (size + _GAP)
-        for scale, patch in enumerate(patches):
-            top = (side - len(patches) * (size + _GAP) + _GAP) // 2 + scale * (size + _GAP)
-            row[top : top + len(patch), left : left + len(patch)] = patch
+    row[:side, :side] = draw_scene(frames[0], [frame.look.location for frame in frames if frame.look is not None], side)
+    for t, frame in enumerate(frames):
+        picture = draw_glimpse(frame, size)
+        top, left = (side - len(picture)) // 2, side + _GAP + t * (size + _GAP)
+        row[top : top + len(picture), left : left + len(picture)] = picture
     return row
 
 
