@@ -60,7 +60,7 @@ def _plot_worth(axis: Any, measured: dict[str, Any]) -> None:
     bars = axis.bar([*errors], [*errors.values()], color=[_OWN, _OTHER, _OTHER][: len(errors)])
     axis.bar_label(bars, fmt="{:.2f}", fontsize=8)
     axis.margins(y=0.15)
-    axis.set_title("error in %, with looks that are")
+    axis.set_title("error in % by whose looks")
 
 
 def _plot_errors(axis: Any, measured: dict[str, Any]) -> None:
@@ -72,16 +72,16 @@ def _plot_errors(axis: Any, measured: dict[str, Any]) -> None:
         axis.yaxis.set_minor_formatter("")
     place = (len(errors), errors[-1])
     axis.annotate(f"{errors[-1]:.2f}", place, xytext=(0, 6), textcoords="offset points", ha="right", fontsize=8)
-    axis.set_title("error in %, after each glimpse")
+    axis.set_title("error in % after each glimpse")
 
 
 def _plot_distances(axis: Any, measured: dict[str, Any]) -> None:
-    for name, label in (("spread", "from the mean path"), ("distance", "from the object")):
+    for name, label in (("spread", "the mean path"), ("distance", "the object")):
         if name in measured:
             _plot_line(axis, measured[name], label=label)
     axis.set_ylim(bottom=0)
     axis.legend(fontsize=7)
-    axis.set_title("pixels, of each glimpse")
+    axis.set_title("how far from there, in pixels")
 
 
 def _plot_slopes(axis: Any, measured: dict[str, Any]) -> None:
@@ -94,36 +94,39 @@ def _plot_slopes(axis: Any, measured: dict[str, Any]) -> None:
 def _plot_line(axis: Any, values: Sequence[float], **kwargs: Any) -> None:
     axis.plot(range(1, len(values) + 1), values, marker="o", markersize=3, **kwargs)
     axis.xaxis.get_major_locator().set_params(integer=True)
+    axis.set_xlabel("glimpse", fontsize=8)
 
 
 def plot_image(frames: Sequence[Frame], scores: NDArray[np.floating] | None, title: str) -> Figure:
-    """One episode, glimpse by glimpse: where it is taken (dot) and the next one (cross), and what is said after it.
+    """One episode, glimpse by glimpse: its patches, where it is taken (dot) and the next one (cross), and what is said after it.
 
     Args:
         frames: T + 1, one before each action and one after the last.
-        scores: (T, k, m, m), of the retina's cells, the narrowest patch first; they are drawn over the scene, the finer cells on
-            top, the brighter the higher. None: there are none, and the patches are drawn alone.
+        scores: (T, k, m, m), of the retina's cells, the narrowest patch first: drawn below each glimpse, the higher the brighter,
+            the finer cells on top. None: there are none.
         title: above it all.
     """
-    num_glimpses = len(frames) - 1
+    num_glimpses, layers = len(frames) - 1, 1 if scores is None else 2
     columns = min(num_glimpses, _COLUMNS)
-    num_rows = -(-num_glimpses // columns)
-    figure = Figure(figsize=(max(1.9 * columns, 6), 2.2 * num_rows + 0.4), layout="constrained")
-    for t, axis in enumerate(figure.subplots(num_rows, columns, squeeze=False).flat):
+    num_rows = layers * -(-num_glimpses // columns)
+    figure = Figure(figsize=(max(1.9 * columns, 7), 2.1 * num_rows + 0.4), layout="constrained")
+    axes = figure.subplots(num_rows, columns, squeeze=False)
+    for axis in axes.flat:
         axis.axis("off")
-        if t < num_glimpses:
-            _plot_glimpse(axis, frames[t], None if scores is None else scores[t])
-            for frame, marker in ((frames[t], "o"), (frames[t + 1], "X"))[: 2 if t + 1 < num_glimpses else 1]:
-                _plot_gaze(axis, frame, marker)
-            said = frames[t + 1]
-            assert said.choice is not None
-            axis.set_title(f"{t + 1}: {said.names[said.choice][:_LONGEST_NAME]}", fontsize=9)
+    for t in range(num_glimpses):
+        row, column = layers * (t // columns), t % columns
+        said = frames[t + 1]
+        assert said.choice is not None
+        axes[row, column].set_title(f"{t + 1}: {said.names[said.choice][:_LONGEST_NAME]}", fontsize=9)
+        following = frames[t + 1] if t + 1 < num_glimpses else None
+        for layer in range(layers):
+            _plot_glimpse(axes[row + layer, column], frames[t], following, scores[t] if layer and scores is not None else None)
     figure.suptitle(title, fontsize=10)
     return figure
 
 
-def _plot_glimpse(axis: Any, frame: Frame, scores: NDArray | None) -> None:
-    """The scene, the patches of the look at it, and their cells' scores (k, m, m)."""
+def _plot_glimpse(axis: Any, frame: Frame, following: Frame | None, scores: NDArray | None) -> None:
+    """The scene, or its cells' scores (k, m, m), with the patches of the look at it, and where the agent looks next."""
     look, (height, width) = frame.look, frame.scene.shape[-2:]
     assert look is not None
     scene = frame.scene if frame.scene.ndim == 2 else frame.scene.mean(axis=0)
@@ -132,12 +135,10 @@ def _plot_glimpse(axis: Any, frame: Frame, scores: NDArray | None) -> None:
         (left, top), side = look.corners[scale], look.widths[scale]
         if scores is not None:
             levels, area = {"vmin": scores.min(), "vmax": scores.max()}, (left, left + side, top + side, top)
-            axis.imshow(scores[scale], cmap="inferno", alpha=0.7, extent=area, interpolation="nearest", **levels)
+            axis.imshow(scores[scale], cmap="inferno", extent=area, interpolation="nearest", **levels)
         axis.add_patch(Rectangle((left, top), side, side, fill=False, color=_PATCH))
+    for one, marker in ((frame, "o"), (following, "X")):
+        if one is not None and one.look is not None:
+            x, y = (one.look.location + 1) / 2 * (width, height)
+            axis.plot(x, y, marker=marker, color=_GAZE, markeredgecolor="black", markersize=7)
     axis.set(xlim=(0, width), ylim=(height, 0))
-
-
-def _plot_gaze(axis: Any, frame: Frame, marker: str) -> None:
-    assert frame.look is not None
-    x, y = (frame.look.location + 1) / 2 * frame.scene.shape[:-3:-1]
-    axis.plot(x, y, marker=marker, color=_GAZE, markeredgecolor="black", markersize=7)

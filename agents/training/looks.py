@@ -196,7 +196,8 @@ def watch_image(
     if not task.num_images:
         raise ValueError(f"index is that of an image, got {index} for {env_id}, which has none: leave it out")
     env: Any = gym.make(env_id, **{**env_kwargs, **task.evaluation(split).env_kwargs})
-    saliency, scores = getattr(getattr(model, "policy", None), "saliency", None), []
+    saliency = getattr(getattr(model, "acting_policy", None), "saliency", None)
+    scores: list[torch.Tensor] = []  # (1, k m m) each
     hook = saliency and saliency.register_forward_hook(lambda module, inputs, _: scores.append(module.scores(*inputs)))
     actions = play(model, env, seed=index, options={"index": index}, frame_stack=frame_stack)
     frames = [env.unwrapped.frame(action=action) for action in actions]
