@@ -44,6 +44,7 @@ from .config import (
 from .evaluation import evaluate_on_test, evaluation_of, make_split
 from .figures import plot_glimpses, plot_learning_curve, record, watch
 from .generator import GeneratorAlgorithm
+from .looks import LooksCallback, log_hyperparams
 from .registry import Algorithm, get_algorithm
 
 MANY_TIMESTEPS = 10**12  # With minutes the clock alone ends the training.
@@ -184,6 +185,7 @@ def train(run: Run, report: Callable[[int, float], None] | None = None) -> dict[
     best = _best_of(run, model, env)
     if config.test:
         result |= evaluate_on_test(best, config.env, run.env_kwargs, run.frame_stack)
+    log_hyperparams(model, run.hyperparams, {name: result[name] for name in ("validation_error", "test_error") if name in result})
     checkpoints.write_text(run.folder / "result.json", json.dumps(result, indent=2) + "\n")
     if config.figures:
         draw(run, best, env)
@@ -231,6 +233,7 @@ def make_evaluation(run: Run, env: VecEnv, report: Callable[[int, float], None] 
         env,
         make_split=lambda: make_split(env, config.env, "validation", run.env_kwargs, frame_stack=run.frame_stack),
         report=report,
+        callback_after_eval=LooksCallback(config.env, run.env_kwargs, run.frame_stack) if config.tensorboard_log else None,
         log_path=str(run.folder),
         best_model_save_path=str(run.folder),
         verbose=0,
