@@ -3,7 +3,7 @@
 python -m ram_envs.play GlimpseCatch-v0            # the arrow keys move the paddle, the mouse moves the gaze
 python -m ram_envs.play GlimpseCatch-v0 --fps 4    # a slower ball
 python -m ram_envs.play GlimpseMNIST-v0            # a click looks there, a digit says what it is
-python -m ram_envs.play GlimpseMNIST-v0 --full     # shows the whole scene and the path as well
+python -m ram_envs.play GlimpseMNIST-v0 --full     # shows the whole scene and the path as well, not the answer
 python -m ram_envs.play GlimpseTranslatedMNIST-v0 --env-kwargs zoom_action:True split:test
 
 Everywhere: the wheel, or + and -, choose the zoom of the next look where there is one; R begins anew; Esc ends. When classifying:
@@ -41,11 +41,11 @@ class Game:
         won, played: numbers of episodes.
         is_over: whether the episode is.
         is_ended: whether the person has ended the game.
+        is_started: whether the person has done something; until then the help stands below the scene.
     """
 
     fps = 20
     pause = 1.5  # Seconds for which the end of an episode is shown.
-    gamma = 1.0  # Of the brightness in the patches; below 1 dark pixels are shown brighter.
     won_words = "right"
     help = ""
 
@@ -53,7 +53,7 @@ class Game:
         self.env, self.full = env, full
         self.task: Any = env.task
         self.won = self.played = 0
-        self.is_ended = self.is_over = False
+        self.is_ended = self.is_over = self.is_started = False
         self.zoom = 0
         self._renderer = Renderer(env.task, "rgb_array")
         self._place = Place.of(env.scene_shape)
@@ -67,6 +67,7 @@ class Game:
 
     def handle(self, event: pygame.event.Event, point: tuple[float, float] | None = None) -> None:
         """Take an event in; point is its place in the picture, for events of the mouse."""
+        self.is_started |= event.type in (pygame.KEYDOWN, pygame.MOUSEBUTTONDOWN, pygame.MOUSEWHEEL)
         if event.type in (pygame.QUIT, pygame.WINDOWCLOSE) or (event.type == pygame.KEYDOWN and event.key == pygame.K_ESCAPE):
             self.is_ended = True
         elif event.type == pygame.KEYDOWN and event.key == pygame.K_r:
@@ -86,22 +87,26 @@ class Game:
         """Take the next step, if the person has asked for one."""
         raise NotImplementedError
 
-    def note(self) -> str:
-        """The score."""
+    def score(self) -> str:
+        """Of the episodes so far."""
         return f"{self.won_words} {self.won} of {self.played}"
+
+    def note(self) -> str:
+        """What stands below the scene: how to play, and then the score."""
+        return self.score() if self.is_started or self.played else self.help
 
     def frame(self) -> Frame:
         """What there is to draw."""
         return self._renderer.frame(0)
 
     def picture(self) -> NDArray[np.uint8]:
-        """The picture for the person: the glimpse, and when the episode is over the whole scene."""
+        """The picture for the person: the glimpse, and when the episode is over the whole scene with the right answer."""
         frame = self.frame()
+        if not self.is_over:
+            frame = replace(frame, truth=None)
         if self.full or self.is_over:
             return draw(frame, self._renderer.path(0), self.note())
-        if frame.look is not None:
-            frame = replace(frame, look=replace(frame.look, glimpse=frame.look.glimpse**self.gamma))
-        return draw(replace(frame, scene=through_retina(frame), truth=None), note=self.note())
+        return draw(replace(frame, scene=through_retina(frame)), note=self.note())
 
     def step(self, location: NDArray | None, **choices: int) -> None:
         """Look at a location (None: the same again) and send the person's choices, if there are any."""
@@ -122,13 +127,12 @@ class Game:
 
 
 class CatchGame(Game):
-    """The arrow keys move the paddle, the mouse moves the gaze."""
+    """The arrow keys move the paddle, the mouse moves the gaze; the first ball waits for a key or a click."""
 
     fps = Catch.render_fps
     pause = 1.0
-    gamma = 0.5  # A ball of one pixel is too faint for eyes in a coarse patch.
     won_words = "caught"
-    help = "arrow keys: paddle, mouse: gaze, R: again, Esc: end"
+    help = "any key starts    arrow keys: paddle, mouse: gaze, R: again, Esc: end"
 
     def __init__(self, env: GlimpseEnv, full: bool = False, seed: int | None = None) -> None:
         super().__init__(env, full, seed)
@@ -148,6 +152,8 @@ class CatchGame(Game):
             self._down.clear()
 
     def advance(self) -> None:
+        if not self.is_started:
+            return
         pressed, self._tapped = self._down | self._tapped, set()
         self.step(self._location, move=1 + (pygame.K_RIGHT in pressed) - (pygame.K_LEFT in pressed))
 
@@ -226,7 +232,7 @@ def play(game: Game, fps: float | None = None, max_frames: int | None = None) ->
     """Let a person play until the window is closed, or for max_frames pictures; a step is taken after each picture."""
     fps = game.fps if fps is None else fps
     name = type(game.env).__name__ if game.env.spec is None else game.env.spec.id
-    window, clock, shown_for, frames = Window(f"{name}: {game.help}", fps), pygame.time.Clock(), 0, 0
+    window, clock, shown_for, frames = Window(name, fps), pygame.time.Clock(), 0, 0
     while not game.is_ended and (max_frames is None or frames < max_frames):
         picture, frames = game.picture(), frames + 1
         window.draw(picture)
@@ -258,7 +264,7 @@ def main(arguments: list[str] | None = None, prog: str = "python -m ram_envs.pla
     print(game.help)
     play(game, options.fps)
     env.close()
-    print(game.note())
+    print(game.score())
 
 
 if __name__ == "__main__":

@@ -52,6 +52,9 @@ def test_what_is_not_seen_changes_no_picture_until_the_end():
         ]
         same = np.array_equal(*(game.picture() for game in games))
         assert same == (not full)
+        # No answer is told before it is given, whatever is shown: the same digits under other names look the same.
+        renamed = [classification(full, dataset=(IMAGES, labels)) for labels in (LABELS, (LABELS + 1) % 3)]
+        np.testing.assert_array_equal(*(game.picture() for game in renamed))
     game = classification()
     hidden = game.picture()
     game.handle(digit(0))
@@ -144,6 +147,7 @@ def test_zoom_is_chosen_for_the_next_look():
     game.restart()
     assert game.zoom == 0
     plain = classification()
+    assert plain.note() == plain.help
     plain.handle(wheel)
     assert plain.note() == "right 0 of 0"
 
@@ -174,7 +178,38 @@ def test_a_faint_ball_is_made_visible():
     game = catch(initial_location=(0, -1))
     game.env.reset(options={"ball_column": 1})
     assert game.frame().look.glimpse[2].max() == 1 / 16
-    assert game.picture()[24 + 9, 24 + 18 + 9, 0] == 64  # 1/4 of white.
+    assert game.picture()[24 + 9, 24 + 18 + 9, 0] == 101  # The cube root of 1/16 is 0.397.
+
+
+@pytest.mark.parametrize("env_id", ["GlimpseCatch-v0", "Catch-v0"])
+@pytest.mark.parametrize("event", [key(pygame.K_LEFT), key(pygame.K_a, "a"), CLICK], ids=["an arrow", "a letter", "a click"])
+def test_the_ball_waits_for_a_key(env_id, event):
+    game = catch(env_id)
+    game.handle(mouse(pygame.MOUSEMOTION, pos=(0, 0)), (132, 348))
+    for _ in range(3):
+        game.advance()
+    assert game.task.ball[0, 1] == 0
+    assert "any key starts" in game.note()
+    game.handle(event, (132, 348) if event is CLICK else None)
+    game.advance()
+    assert game.task.ball[0, 1] == 1
+    assert game.note() == "caught 0 of 0"
+    game.restart()
+    game.advance()  # The next ball comes at once.
+    assert game.task.ball[0, 1] == 1
+
+
+def test_the_window_is_called_by_the_id(monkeypatch):
+    titles = []
+
+    class Named(pygame.Window):
+        def __init__(self, title, *args, **kwargs):
+            titles.append(title)
+            super().__init__(title, *args, **kwargs)
+
+    monkeypatch.setattr(pygame, "Window", Named)
+    play(catch(), fps=1000, max_frames=1)
+    assert titles == ["GlimpseCatch-v0"]
 
 
 def start_with_ball_at_the_left(game):
@@ -198,6 +233,7 @@ def test_a_game_of_catch_is_won_by_posted_events(env_id):
 
 def test_the_end_is_shown_for_a_while_and_the_next_episode_begins():
     game = catch("Catch-v0", size=4)
+    post(key(pygame.K_UP))
     play(game, fps=3, max_frames=3)
     assert game.is_over
     play(game, fps=1000, max_frames=3)
