@@ -2,11 +2,11 @@
 
 python tests/mutants.py retina                         # all mutants of ram_envs/retina.py against tests/test_retina.py
 python tests/mutants.py checkpoints --sample 80 --seed 1
-python tests/mutants.py scenes --only 17,203           # those numbers, such as survivors after a new test
+python tests/mutants.py scenes --only 17,203 --compiled   # those numbers, such as survivors
 
 Nothing is changed in the checkout: mutants live in a copy, each in a forked process. The compiled loops of the module are
-interpreted, which saves most of the time; what survives there is tried once more as machine code. Tests that take too long count
-as failed. Not mutated: text, annotations, decorators, and assignments to local names, without which a function fails at once.
+interpreted, which saves most of the time, unless --compiled is given. Tests that take too long count as failed. Not mutated:
+text, annotations, decorators, and assignments to local names, without which a function fails at once.
 (mutmut wraps functions in trampolines that numba can't compile; cosmic-ray makes ten mutants of an operator, none of statements.)
 """
 
@@ -163,8 +163,8 @@ def run_here(tests, module, interpreted, seconds, log):
     sys.dont_write_bytecode = bool(seconds)
     if interpreted:
         interpret(module)
-    unused = ("cacheprovider", "hypothesispytest", "xdist", "unraisableexception")
-    options = ["-x", "-q", "--tb", "short", "-W", "ignore::RuntimeWarning", *(f"-pno:{name}" for name in unused)]
+    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
+    options = ["-xq", "--tb=short", "-pno:cacheprovider", "-pno:unraisableexception", "-Wignore::RuntimeWarning"]
     code = pytest.main([*options, *tests], [Order(seconds)])
     log.with_suffix(".seconds").write_text(repr(seconds), "utf-8")
     return int(code)
@@ -194,6 +194,7 @@ def main():
     parser.add_argument("--sample", type=int, help="how many mutants, drawn at random (default: all)")
     parser.add_argument("--seed", type=int, default=0, help="of the sample")
     parser.add_argument("--only", type=lambda text: [int(one) for one in text.split(",")], help="the numbers of some mutants")
+    parser.add_argument("--compiled", action="store_true", help="try them as machine code")
     options = parser.parse_args()
     path = next(Path(folder, f"{options.module}.py") for folder in FOLDERS if (ROOT / folder / f"{options.module}.py").exists())
     for name in PRELOADED:
@@ -201,7 +202,7 @@ def main():
     gc.freeze()
     with tempfile.TemporaryDirectory() as place:
         project = Path(place, "project")
-        shutil.copytree(ROOT, project, symlinks=True, ignore=shutil.ignore_patterns(".*", "logs", "__pycache__"))
+        shutil.copytree(ROOT, project, symlinks=True, ignore=shutil.ignore_patterns(".*", "logs"))
         os.chdir(project)
         sys.path[:] = [str(project), *(one for one in sys.path if one not in (str(ROOT), str(ROOT / "tests")))]
         module = ("" if path.parts[0] == "ram_envs" else "ram_envs.") + ".".join(path.with_suffix("").parts)
@@ -209,18 +210,17 @@ def main():
 
 
 def check(options, path, module, tests, log):
-    tree = ast.parse(text := path.read_text("utf-8"))
+    tree = ast.parse(path.read_text("utf-8"))
     mutants = list(sites(tree))
     chosen = list(range(len(mutants)))
     if options.sample is not None:
         chosen = sorted(random.Random(options.seed).sample(chosen, min(options.sample, len(chosen))))
-    chosen, compiled, limit = options.only or chosen, "compiled" in text, 600.0
+    chosen, limit, interpreted = options.only or chosen, 900.0, not options.compiled
     path.write_text(ast.unparse(tree), "utf-8")
     start, seconds = time.monotonic(), {}
-    for interpreted in (False, True) if compiled else (False,):
-        if not run_tests(tests, module, interpreted, seconds, limit, log):
-            sys.exit(f"the tests of {path} fail without a fault in it:\n{log.read_text('utf-8')[-3000:]}")
-        seconds = ast.literal_eval(log.with_suffix(".seconds").read_text("utf-8"))
+    if not run_tests(tests, module, interpreted, seconds, limit, log):
+        sys.exit(f"the tests of {path} fail without a fault in it:\n{log.read_text('utf-8')[-3000:]}")
+    seconds = ast.literal_eval(log.with_suffix(".seconds").read_text("utf-8"))
     limit = 30 + 3 * (time.monotonic() - start)
     for cache in path.parent.glob(f"__pycache__/{path.stem}.*.pyc"):
         cache.unlink()
@@ -229,8 +229,7 @@ def check(options, path, module, tests, log):
     for number in chosen:
         mutant, what = mutate(tree, mutants[number])
         path.write_text(mutant, "utf-8")
-        survives = run_tests(tests, module, compiled, seconds, limit, log)
-        if survives and (not compiled or run_tests(tests, module, False, seconds, limit, log)):
+        if run_tests(tests, module, interpreted, seconds, limit, log):
             survivors.append(number)
             print(f"  {number}  {path}:{mutants[number][-1]}  {what}", flush=True)
     killed = len(chosen) - len(survivors)

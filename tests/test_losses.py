@@ -107,6 +107,9 @@ def test_location_density_is_a_gaussian():
     location = torch.tensor([[0.4, 0.1]])
     expected = torch.distributions.Normal(mean, std).log_prob(location).sum(-1)
     torch.testing.assert_close(location_log_prob(location, mean, std), expected)
+    locations = torch.tensor([[[0.4, 0.1], [0.2, 0.3]], [[0.0, -0.9], [0.5, 0.5]], [[0.1, -0.2], [1.0, 1.0]]])  # (T, N, 2)
+    expected = torch.distributions.Normal(mean, std).log_prob(locations).sum(-1)
+    torch.testing.assert_close(location_log_prob(locations, mean.expand(3, 2, 2), std), expected)
 
 
 def test_location_gradient_in_units_of_the_variance_does_not_depend_on_std():
@@ -123,6 +126,10 @@ def test_choices_are_a_softmax():
     choice = torch.tensor([2])
     torch.testing.assert_close(choice_log_prob(choice, logits), expected.log_prob(choice))
     torch.testing.assert_close(choice_entropy(logits), expected.entropy())
+    logits, choice = torch.arange(12.0).reshape(2, 2, 3) ** 1.5, torch.tensor([[0, 2], [1, 0]])  # (T, N, K), (T, N)
+    expected = torch.distributions.Categorical(logits=logits)
+    torch.testing.assert_close(choice_log_prob(choice, logits), expected.log_prob(choice))
+    torch.testing.assert_close(choice_entropy(logits), expected.entropy())
 
 
 def test_hold_inside_clips_and_lets_back_in():
@@ -132,6 +139,9 @@ def test_hold_inside_clips_and_lets_back_in():
     # Descent goes against the gradient: -1 at -1.5 leads back inside, 1 at -3 would lead further out.
     held.backward(torch.tensor([[-1.0, 2.0], [-1.0, 3.0], [1.0, 1.0]]))
     torch.testing.assert_close(locations.grad, torch.tensor([[-1.0, 2.0], [0.0, 3.0], [1.0, 0.0]]))
+    locations = torch.tensor([[1.5, -1.5, 0.5]], requires_grad=True)  # However small the gradient is.
+    hold_inside(locations).backward(torch.tensor([[-0.1, 0.1, 0.1]]))
+    torch.testing.assert_close(locations.grad, torch.tensor([[0.0, 0.0, 0.1]]))
 
 
 def test_a_location_mean_beyond_the_scene_counts_as_its_edge():

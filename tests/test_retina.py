@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from ram_envs.retina import GlimpseSpace, Retina, glimpses
+from ram_envs.retina import Gaze, GlimpseSpace, Retina, glimpses
 
 RAMP = np.arange(16, dtype=np.uint8).reshape(1, 4, 4)  # 0..15, row by row.
 
@@ -62,8 +62,14 @@ def test_scales_are_means_of_concentric_patches():
     np.testing.assert_allclose(patches[2], [[2.5 / 4, 4.5 / 4], [10.5 / 4, 12.5 / 4]], rtol=1e-6)
 
 
-@pytest.mark.parametrize(("size", "scales"), [(1, 3), (5, 2), (8, 1)])
-@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+@pytest.mark.parametrize(
+    ("size", "scales", "dtype"),
+    [
+        *((*sizes, dtype) for sizes in ((1, 3), (5, 2), (8, 1)) for dtype in (np.uint8, np.float32)),
+        (1, 5, np.uint8),
+        (2, 6, np.uint8),
+    ],
+)
 def test_equals_a_plain_implementation(size, scales, dtype):
     rng = np.random.default_rng(size * 10 + scales)
     images = rng.integers(0, 256, (40, 13, 17), dtype=np.uint8)
@@ -103,6 +109,17 @@ def test_channels_that_seem_to_come_last_are_doubted():
     assert seen.shape == (1, 1, 28, 1, 1)
 
 
+@pytest.mark.parametrize(("shape", "doubtful"), [((5, 9, 4), True), ((4, 9, 4), False), ((5, 9, 5), False), ((5, 4, 9), False)])
+def test_only_few_channels_behind_many_rows_are_doubtful(shape, doubtful):
+    images, place = np.zeros((2, *shape), np.uint8), np.zeros((2, 2), np.float32)
+    if doubtful:
+        with pytest.warns(UserWarning, match="if channels come last") as told:
+            glimpses(images, place, glimpse_size=1)
+        assert told[0].filename == __file__  # Where the caller can mend it.
+    else:
+        glimpses(images, place, glimpse_size=1)
+
+
 def test_bad_input_is_named():
     place = np.zeros((1, 2), np.float32)
     with pytest.raises(ValueError, match="finite"):
@@ -111,6 +128,17 @@ def test_bad_input_is_named():
         glimpses(RAMP[0], place)
     with pytest.raises(ValueError, match="images must be"):
         glimpses(RAMP.astype(np.int64), place)
+    for empty in (RAMP[:0], RAMP[:, :0], RAMP[:, :, :0]):
+        with pytest.raises(ValueError, match="images must be"):
+            glimpses(empty, place[: len(empty)])
+    with pytest.raises(ValueError, match=r"images must be .*, got shape \(1, 1, 1, 4, 4\)"):
+        glimpses(RAMP[None, None], place)
+    for images, places, message in ((RAMP.tolist(), place, "images must be an array"), (RAMP, [[0, 0]], "locations must be an")):
+        with pytest.raises(TypeError, match=f"{message}.*, got list"):
+            glimpses(images, places)
+    for bad in ((0, np.nan), (np.inf, 0), (0, -np.inf)):
+        with pytest.raises(ValueError, match="finite"):
+            look(RAMP, bad, 2)
     with pytest.raises(ValueError, match="locations must have the shape"):
         glimpses(RAMP, np.zeros((2, 2), np.float32))
     with pytest.raises(ValueError, match="at least 1"):
@@ -153,6 +181,7 @@ def test_scenes_keep_a_margin_of_zeros():
     assert retina.inner(scenes).shape == (2, 4, 6)
     retina.inner(scenes)[...] = 255
     assert scenes.sum() == 2 * 24 * 255
+    assert Retina((4, 6), 3, 1).blank_scenes(1).shape == (1, 6, 8)  # A half of 3 pixels takes 2.
     for corner in ((-1, -1), (1, -1), (-1, 1), (1, 1)):  # Nothing of a neighbour is seen, wherever the patches reach out.
         seen = retina.look(scenes, np.array([corner] * 2, np.float32))
         assert seen[0, 0].sum() == 4  # A quarter of the narrow patch is inside.
@@ -169,6 +198,9 @@ def test_scenes_from_elsewhere_are_refused():
         np.zeros((2, 8, 10), np.uint8)[:],  # Nothing behind them.
         retina.blank_scenes(4)[::2],
         Retina((4, 6), 4, 3).blank_scenes(2),
+        retina.blank_scenes(2).view(np.int8),
+        np.zeros(1000, np.float32).view(np.uint8)[:160].reshape(2, 8, 10),
+        np.lib.stride_tricks.as_strided(np.zeros(400, np.uint8), (2, 8, 10), (200, 10, 1))[:1],  # In pieces.
     ):
         with pytest.raises(ValueError, match="scenes must be made by this retina's blank_scenes"):
             retina.look(scenes, np.zeros((2, 2), np.float32))
@@ -187,6 +219,8 @@ def test_parts_of_scenes_can_be_looked_at():
         (np.zeros((1, 2)), None, r"locations must have the shape \(3, 2\), got \(1, 2\)"),
         (np.zeros(3), None, r"locations must have the shape \(3, 2\), got \(3,\)"),
         (np.zeros((3, 2)), np.full(3, 2), "zooms must be 3 whole numbers in 0..1"),
+        (np.zeros((3, 2)), np.array([0, -1, 1]), "zooms must be 3 whole numbers in 0..1, got array"),
+        (np.zeros((3, 2)), np.array([1, 0, 2]), "zooms must be 3 whole numbers in 0..1"),
         (np.zeros((3, 2)), np.full(3, -70), "zooms must be 3 whole numbers in 0..1"),
         (np.zeros((3, 2)), np.zeros(2, int), "zooms must be 3 whole numbers in 0..1"),
         (np.zeros((3, 2)), np.zeros(3), "zooms must be 3 whole numbers in 0..1"),
@@ -220,13 +254,29 @@ def test_the_space_knows_the_scene():
 def test_statistics_of_glimpses():
     retina = Retina((20, 20), 2, 2)
 
+    filled = []
+
     def fill(scenes, rng):  # Half of the scenes are white: a pixel in sight is 0 or 1, but for the edges.
+        filled.append(scenes.shape)
         retina.inner(scenes)[...] = 255 * rng.integers(2, size=(len(scenes), 1, 1))
 
     mean, deviations = retina.statistics(fill)
     assert 0.4 < mean < 0.52
     assert deviations == pytest.approx([0.49, 0.49], abs=0.02)
+    assert filled == [(10, 22, 22)] * 100
     assert retina.statistics(fill) == (mean, deviations)
+    assert Retina((20, 20), 2, 2, dtype=np.float32).statistics(lambda scenes, rng: None) == (0, [0, 0])
+
+
+def test_statistics_tell_the_scales_apart():
+    retina = Retina((20, 20), 2, 2)
+
+    def stripes(scenes, rng):  # Each 2x2 cell of the wide patch holds as much white as black.
+        scenes[..., retina.margin :, retina.margin :: 2] = 255
+
+    mean, deviations = retina.statistics(stripes)
+    assert mean == pytest.approx(0.48, abs=0.02)
+    assert deviations[0] == pytest.approx(0.5, abs=0.01) and deviations[1] < 0.2
 
 
 @pytest.mark.parametrize("bad", [0, -1, 2.5, True, "8"])
@@ -240,7 +290,13 @@ def test_bad_sizes_are_named(bad):
 
 
 def test_patches_far_larger_than_the_image_are_refused():
-    Retina((28, 28), 7, 5)  # 112 = 4 x 28
+    for shape in ((28, 28), (28, 14), (14, 28), (3, 14, 28)):
+        Retina(shape, 7, 5)  # 112 = 4 x 28, the longer side.
+    Retina((28, 28), 7, 3, 3)
+    with pytest.raises(ValueError, match="makes a widest patch of 128 pixels; images of 28x14 allow at most 112"):
+        Retina((28, 14), 8, 5)
+    with pytest.raises(ValueError, match=r"num_scales=1 and num_zooms=100 makes a widest patch of 8 \* 2\*\*99 pixels"):
+        Retina((28, 28), 8, 1, 100)
     with pytest.raises(ValueError, match="128 pixels"):
         Retina((28, 28), 8, 5)
     for huge in (20_000, 10**10):
@@ -249,3 +305,47 @@ def test_patches_far_larger_than_the_image_are_refused():
     np.testing.assert_array_equal(Retina((28, 28), np.uint8(64), np.uint8(1)).glimpse_shape, (1, 64, 64))
     with pytest.raises(ValueError, match="num_scales=4 and num_zooms=2 makes a widest patch of 128 pixels"):
         Retina((28, 28), 8, 4, 2)
+
+
+WIDTHS = {"glimpse": spaces.Box(0, 1, (1, 2, 2)), "location": spaces.Box(-1, 1, (2,)), "zoom": spaces.Box(0, 1, (2,))}
+
+
+def test_a_gaze_by_hand():
+    gaze = Gaze(3, "random", (4, 6), 2, 1, 2)
+    assert gaze.space == spaces.Dict(WIDTHS) and gaze.space.scene_shape == (4, 6)
+    gaze.begin(np.array([True, False, True]), np.array([[0, 0.75], [0.5, 0.25]]))
+    assert gaze.locations.tolist() == [[-1, 0.5], [0, 0], [0, -0.5]]
+    gaze.look(np.full((3, 2), 0.25), np.array([1, 1, 1]), np.array([True, True, False]))
+    assert gaze.locations.tolist() == [[0.25, 0.25], [0.25, 0.25], [0, -0.5]] and gaze.zooms.tolist() == [1, 1, 0]
+    gaze.begin(np.array([True, False, False]), np.array([[0.5, 0.5]]))
+    assert gaze.locations[0].tolist() == [0, 0] and gaze.zooms.tolist() == [0, 1, 0]
+    gaze.look(np.full((3, 2), -0.5), None, None)
+    assert (gaze.locations == -0.5).all() and gaze.zooms.tolist() == [0, 1, 0]
+    gaze.look(np.zeros((3, 2)), np.array([1, 0, 0]), None)
+    gaze.retina.inner(gaze.scenes)[...] = scene = np.arange(24, dtype=np.uint8).reshape(4, 6)
+    seen = gaze.observe()
+    assert seen["zoom"].tolist() == [[0, 1], [1, 0], [1, 0]] and seen["zoom"].dtype == np.float32
+    by_scale = look(scene[None], (0, 0), 2, scales=2)
+    np.testing.assert_array_equal(seen["glimpse"][:, 0], by_scale[[1, 0, 0]])
+    seen["location"][...] = 9  # Theirs.
+    assert not gaze.locations.any()
+
+
+def test_a_gaze_without_zooms():
+    gaze = Gaze(2, (0.5, -1), (4, 6), 2)
+    assert gaze.space == spaces.Dict({name: WIDTHS[name] for name in ("glimpse", "location")})
+    gaze.begin(np.array([False, True]), np.zeros((1, 2)))
+    seen = gaze.observe()
+    assert seen.keys() == gaze.space.keys() and seen["location"].tolist() == [[0, 0], [0.5, -1]]
+    seen["location"][...] = 9
+    assert gaze.locations.tolist() == [[0, 0], [0.5, -1]]
+    for first, expected in (("center", 0), ((1, -1), (1, -1))):
+        gaze = Gaze(1, first, (4, 6), 2)
+        gaze.begin(np.array([True]), np.full((1, 2), 0.75))
+        assert (gaze.locations[0] == expected).all()
+
+
+@pytest.mark.parametrize("bad", ["left", (0,), (0, 1.5), (-1.5, 0), (np.nan, 0), [[0, 0]], None, ("a", "b"), [0, [1]]])
+def test_bad_initial_locations_are_named(bad):
+    with pytest.raises(ValueError, match=r'initial_location must be "random", "center" or a pair'):
+        Gaze(1, bad, (4, 6), 2)
