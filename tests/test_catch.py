@@ -2,9 +2,11 @@ import numpy as np
 import pytest
 from conftest import make, make_vec
 
-from ram_envs.catch import Catch, GlimpseCatch
+from ram_envs.catch import MAX_SIZE, Catch, GlimpseCatch
+from ram_envs.sampling import draw_uniform
 
 LEFT, STAY, RIGHT = 0, 1, 2
+ALL = np.ones(3, bool)
 
 
 def play(moves, column, speed, **options):
@@ -158,6 +160,122 @@ def test_both_see_the_same_games():
 def test_bad_options_are_named(game, options, message):
     with pytest.raises(ValueError, match=message):
         game(**options)
+
+
+def test_limits_are_allowed():
+    assert Catch(size=2, ball_speeds=(-1, 0, 1)).scene_shape == (2, 2)
+    assert Catch(height=2, width=MAX_SIZE).scene_shape == (2, 16384)
+    assert Catch(size=4, ball_speeds=(-3, 3)).ball_speeds.tolist() == [-3, 3]
+
+
+def test_each_draw_in_its_place():
+    game = GlimpseCatch(3, height=7, width=5, ball_speeds=(-2, 1), paddle_start="random", initial_location="random")
+    game.seed(np.arange(3, dtype=np.uint64), ALL)
+    draws, after = draw_uniform(game.streams, 5)
+    game.begin(ALL, {})
+    assert game.ball.tolist() == [[int(5 * draw), 0] for draw in draws[:, 0]]
+    assert game.speed.tolist() == [(-2, 1)[int(2 * draw)] for draw in draws[:, 1]]
+    assert game.paddle.tolist() == [int(4 * draw) for draw in draws[:, 2]]
+    np.testing.assert_allclose(game.gaze.locations, 2 * draws[:, 3:] - 1, rtol=1e-5)
+    np.testing.assert_array_equal(game.streams, after)
+    game.begin(np.array([False, True, False]), {"ball_column": 2, "ball_speed": [1, -2, 1]})
+    assert (game.ball[1].tolist(), game.speed[1]) == ([2, 0], -2)  # Options do not shift the streams.
+    np.testing.assert_array_equal(game.streams, [after[0], draw_uniform(after, 5)[1][1], after[2]])
+
+
+def test_only_the_games_asked_for_go_on():
+    game = Catch(3, size=6)
+    game.begin(ALL, {"ball_column": [1, 2, 3], "ball_speed": [1, 0, -1]})
+    before = game.observe()
+    game.step([LEFT, LEFT, RIGHT], 3, np.array([True, False, True]))
+    assert (game.ball.tolist(), game.paddle.tolist()) == ([[2, 1], [2, 0], [2, 1]], [1, 2, 3])
+    screens = game.observe()
+    np.testing.assert_array_equal(screens[1], before[1])
+    assert [np.argwhere(one).tolist() for one in screens[::2]] == [[[1, 2], [5, 1], [5, 2]], [[1, 2], [5, 3], [5, 4]]]
+    game.begin(np.array([False, True, False]), {"ball_column": [0, 5, 0], "ball_speed": 0})
+    assert game.ball.tolist() == [[2, 1], [5, 0], [2, 1]] and game.speed.tolist() == [1, 0, -1]
+    np.testing.assert_array_equal(game.observe()[::2], screens[::2])
+    assert np.argwhere(game.observe()[1]).tolist() == [[0, 5], [5, 2], [5, 3]]
+
+
+def test_a_new_game_forgets_the_old_one():
+    game = Catch(2, size=3)
+    for _ in range(2):
+        game.begin(np.array([True, True]), {"ball_column": [1, 1], "ball_speed": [0, 1]})
+        assert not game.terminated.any() and not game.info()["is_success"][0].any()
+        assert game.step([STAY, STAY], 2, None).tolist() == [0, 0] and not game.terminated.any()
+        assert game.frame(0).lines == ("step 1 of 2", "reward 0")
+        assert game.step([STAY, LEFT], 2, None).tolist() == [1, 1]  # Columns 1 and, off the side, 1.
+        assert game.terminated.all() and game.info()["is_success"][0].all()
+    assert game.frame(0).lines == ("step 2 of 2", "caught", "reward 1")
+    game.begin(np.array([False, True]), {"ball_column": 2, "ball_speed": 0})
+    assert game.terminated.tolist() == [True, False] and game.info()["is_success"][0].tolist() == [True, False]
+    game.step([STAY, LEFT], 2, np.array([False, True])), game.step([STAY, STAY], 2, np.array([False, True]))
+    frame = game.frame(1, RIGHT)
+    assert frame.lines == ("step 2 of 2", "missed", "reward 0")
+    assert (frame.choice, frame.scores.tolist(), frame.names) == (RIGHT, [0, 0, 1], ("left", "stay", "right"))
+    assert frame.look is None and np.argwhere(frame.scene).tolist() == [[2, 0], [2, 1], [2, 2]] and frame.scene.max() == 1
+
+
+@pytest.mark.parametrize(
+    ("game_class", "options"),
+    [(Catch, {}), (GlimpseCatch, {"zoom_action": True, "initial_location": "random", "glimpse_size": 2, "num_scales": 1})],
+)
+def test_the_state_is_all_that_the_next_steps_depend_on(game_class, options):
+    game, other = (game_class(3, size=5, paddle_start="random", **options) for _ in range(2))
+    rng = np.random.default_rng(0)
+    game.seed(np.arange(3, dtype=np.uint64), ALL)
+    for t in range(9):
+        other.seed(np.arange(90 + t, 93 + t, dtype=np.uint64), ALL)  # Whatever it did before.
+        other.begin(ALL, {})
+        other.set_state(game.get_state())
+        action = rng.integers(3, size=3)
+        if game_class is GlimpseCatch:
+            action = {"location": rng.uniform(-1, 1, (3, 2)), "move": action, "zoom": rng.integers(2, size=3)}
+        seen = []
+        for one in (game, other):
+            seen.append([one.observe(), one.info(), one.terminated.copy()])
+            one.begin(ALL, {}) if t % 5 == 0 else one.step(action, 3, None)
+            seen[-1] += [one.observe(), one.info(), one.terminated.copy()]
+        np.testing.assert_equal(*seen)
+
+
+def test_zooms_are_offered_where_asked_for():
+    game = GlimpseCatch(1, zoom_action=True, num_zooms=3, num_scales=1)
+    assert game.choices == {"move": 3, "zoom": 3} and game.action_space["zoom"].n == 3
+    game.begin(ALL[:1], {"ball_column": 0})
+    game.step({"location": [0, 1], "move": LEFT, "zoom": 2}, None, None)
+    seen = game.observe()
+    assert seen["zoom"].tolist() == [[0, 0, 1]] and seen["glimpse"].sum() == pytest.approx(2 / 16)
+    frame = game.frame(0, {"location": [0, 1], "move": LEFT, "zoom": 2})
+    assert (frame.choice, frame.look.zoom, frame.look.widths.tolist()) == (LEFT, 2, [24])
+    plain = GlimpseCatch(1, num_zooms=3)
+    assert plain.choices == {"move": 3} and plain.gaze.retina.num_zooms == 1
+    assert plain.action_space["move"].n == 3 and GlimpseCatch.render_fps == Catch.render_fps == 8
+
+
+def test_the_statistics_are_of_balls_and_paddles_anywhere(monkeypatch):
+    game = GlimpseCatch(1, height=4, width=5, glimpse_size=2)
+    retina = game.gaze.retina
+    monkeypatch.setattr(retina, "statistics", lambda fill: fill)
+    screens = retina.blank_scenes(600)
+    game.glimpse_statistics()(screens, np.random.default_rng(0))
+    screens = retina.inner(screens)
+    assert set(np.unique(screens)) == {0, 255}
+    above = screens[:, :3].any(axis=0)  # Balls; in the bottom row they lie beside or upon the paddle.
+    assert above.all() and (screens[:, :3] > 0).sum(axis=(1, 2)).max() == 1
+    bottom = {tuple(np.flatnonzero(row)) for row in screens[(screens[:, :3] == 255).any(axis=(1, 2)), 3]}
+    assert bottom == {(0, 1), (1, 2), (2, 3), (3, 4)}
+    assert {int(n) for n in (screens > 0).sum(axis=(1, 2))} == {2, 3}
+
+
+def test_one_bad_option_among_good_ones_is_named():
+    env = make_vec(3, "GlimpseCatch-v0")
+    for bad in ({"ball_column": [0, 24, 3]}, {"ball_speed": [0, 1, -2]}, {"ball_column": [0, 1]}, {"ball_column": [[0, 1, 2]]}):
+        with pytest.raises(ValueError, match=r"must be out of \[.*\], or 3 such, got"):
+            env.reset(options=bad)
+    env.reset(options={"ball_column": [0, 23, 3], "ball_speed": -1})
+    assert env.unwrapped.task.ball[:, 0].tolist() == [0, 23, 3] and (env.unwrapped.task.speed == -1).all()
 
 
 def test_bad_reset_options_are_named():
