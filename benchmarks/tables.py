@@ -3,9 +3,10 @@
 python benchmarks/tables.py           # prints them
 python benchmarks/tables.py --write   # writes them into README.md and docs/results.md, with the learning curves
 python benchmarks/tables.py --check   # writes nothing; exits with 1 if those pages are out of date
+python benchmarks/tables.py --attention   # measures on test what the pretrained agents' looks are worth, then prints
 
-The runs are those of results/tables.jsonl, which `python benchmarks/reproduce.py` publishes. Of the pages only the part between
-the lines <!-- tables: begin --> and <!-- tables: end --> is written.
+The runs are those of results/tables.jsonl, which `python benchmarks/reproduce.py` publishes; what looks are worth is kept beside
+them in attention.jsonl. Of the pages only the part between the lines <!-- tables: begin --> and <!-- tables: end --> is written.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from rich.console import Console
 
 from benchmarks.paper import OTHERS, PRESETS, SEEDS, TASKS, Entries, Entry, PaperTask, gather, ram_entry
 from benchmarks.plots import Panel, plot_panels, save_plot
-from benchmarks.results import PROJECT, Row, curve_of, read_results
+from benchmarks.results import PROJECT, Row, add_results, curve_of, read_results
 from benchmarks.scores import Summary, summarize
 
 PICTURE = Path("docs", "images", "tables.png")
@@ -33,6 +34,12 @@ CURVES = "learning curves: what the runs reached on validation against CPU minut
 FILE_WIDTH = 180  # Of tables printed into a file.
 NO_RESULT = "–"
 LEAST = 0.01  # The smallest shortfall that two decimals show.
+ATTENTION = "attention.jsonl"  # Beside the table of runs.
+LOOKS = {  # What is measured of looks, see `ram_envs.agents.training.looks.measure`, and the columns' titles.
+    "error": "its own looks",
+    "error_along_mean_path": "mean path",
+    "error_at_anothers_looks": "another's looks",
+}
 
 
 @dataclass(frozen=True)
@@ -49,11 +56,14 @@ def main(arguments: list[str] | None = None) -> int:
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--write", action="store_true", help="write the tables and the learning curves into the docs")
     what.add_argument("--check", action="store_true", help="write nothing, exit with 1 if the docs are out of date")
+    parser.add_argument("--attention", action="store_true", help="first measure what the pretrained agents' looks are worth")
     parser.add_argument("--results", type=Path, help="the table of runs (default: results/tables.jsonl of the project)")
     parser.add_argument("--project", type=Path, default=PROJECT, help="the folder with README.md and docs (default: this one)")
     options = parser.parse_args(arguments)
     results = options.results or options.project / "results" / "tables.jsonl"
     try:
+        if options.attention:
+            measure_attention(results.with_name(ATTENTION))
         entries, left_out = gather(read_results(results) if results.exists() else [])
         texts = pages(entries, options.project, results) if options.write or options.check else {}
     except (ValueError, FileNotFoundError) as error:
@@ -65,13 +75,13 @@ def main(arguments: list[str] | None = None) -> int:
     if options.write:
         write(texts, entries, options.project)
     else:
-        show(entries)
+        show(entries, read_attention(results))
     return 0
 
 
-def show(entries: Entries) -> None:
+def show(entries: Entries, attention: Sequence[Row]) -> None:
     console = Console(width=None if sys.stdout.isatty() else FILE_WIDTH)
-    for table in (main_table(entries), glimpses_table(entries), others_table(entries)):
+    for table in (main_table(entries), glimpses_table(entries), others_table(entries), attention_table(attention)):
         shown = rich_table.Table(*table.header, title=table.title, title_justify="left")
         for row in table.rows:
             shown.add_row(*row)
@@ -84,8 +94,15 @@ def pages(entries: Entries, project: Path, results: Path) -> dict[Path, str]:
     first = main_table(entries)
     short = [f"{first.title}.", "", *markdown_table(first.header, first.rows)]
     full = [*short]
-    for table in (glimpses_table(entries), others_table(entries), runs_table(entries)):
+    looks = attention_table(read_attention(results))
+    for table in (looks, glimpses_table(entries), others_table(entries), runs_table(entries)):
         full += ["", f"### {table.title}", "", *markdown_table(table.header, table.rows)] if table.rows else []
+        if table is looks and looks.rows:
+            rows = link(results.with_name(ATTENTION), docs)
+            full += [
+                "",
+                f"The pretrained agents on test, one for each task: {rows}. What the columns mean: [looks.md](looks.md).",
+            ]
     if entries:
         full += ["", f"Every run, with its command, machine, hyperparameters and learning curve: {link(results, docs)}."]
     if panels(entries):
@@ -140,6 +157,42 @@ def others_table(entries: Entries) -> Table:
         for algo, figure in task.others.items()
     ]
     return Table("Other models, test error in %", ["task", "model", "paper", "ours"], rows)
+
+
+def attention_table(rows: Sequence[Row]) -> Table:
+    """What the pretrained agents reach with their own looks, and without them."""
+    own = {row["env"]: row for row in rows}
+    cells = [
+        [task.title, *(f"{task.figure(own[task.env_id][name]):.2f}" for name in LOOKS)]
+        for task in TASKS.values()
+        if task.env_id in own
+    ]
+    return Table("What attention is worth, in % as above", ["task", *LOOKS.values()], cells)
+
+
+def read_attention(results: Path) -> list[Row]:
+    """The rows beside a table of runs that say what looks are worth."""
+    path = results.with_name(ATTENTION)
+    return read_results(path) if path.exists() else []
+
+
+def measure_attention(path: Path) -> None:
+    """Put a row into a table for each pretrained agent: what its looks are worth on test, with greedy locations and choices."""
+    import torch  # Only here: tables are made without it.
+
+    from ram_envs.agents import load_pretrained, pretrained_hyperparams, pretrained_ids
+    from ram_envs.agents.training.config import current_commit, describe_machine
+    from ram_envs.agents.training.looks import measure
+
+    torch.set_num_threads(1)
+    facts = {"command": "python benchmarks/tables.py --attention", "commit": current_commit()}
+    facts |= {"machine": describe_machine(torch.device("cpu")), "torch": torch.__version__}
+    for env_id in pretrained_ids():
+        hyperparams = pretrained_hyperparams(env_id)
+        torch.set_float32_matmul_precision(hyperparams["matmul_precision"])
+        _, measured = measure(load_pretrained(env_id, device="cpu"), env_id, hyperparams["env_kwargs"], "test")
+        add_results(path, [{"env": env_id, "run": "pretrained_looks", **measured, **facts}])
+        print(f"{env_id}: {', '.join(f'{measured[name]:.2f} % {title}' for name, title in LOOKS.items())}", flush=True)
 
 
 def runs_table(entries: Entries) -> Table:
