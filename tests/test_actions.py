@@ -1,4 +1,5 @@
 import copy
+import math
 import pickle
 from functools import partial
 
@@ -163,6 +164,71 @@ def test_the_dict_format_takes_box_actions_too(make_one):
         dicts.step(action[..., 1:])
 
 
+@pytest.mark.parametrize(
+    ("action", "num_envs", "message"),
+    [
+        ([5, 0, 0], None, r"action must lie in 0..\[4, 4, 9\], got \[5, 0, 0\]"),
+        ([0, -1, 0], None, "action must lie in"),
+        ([[0, 0, 0], [4, 5, 9]], 2, "action must lie in"),
+        ([[0, 0, 10], [4, 4, 9]], 2, "action must lie in"),
+        ([0, 0, 0], 1, r"action must hold whole numbers of the shape \(1, 3\)"),
+        ([[0, 0, 0]], None, r"action must hold whole numbers of the shape \(3,\)"),
+    ],
+)
+def test_each_part_of_a_multidiscrete_action_has_its_own_range(action, num_envs, message):
+    codec = ActionCodec({"class": 10}, "multidiscrete")
+    with pytest.raises(ValueError, match=message):
+        codec.decode(action, num_envs)
+    locations, choices = codec.decode([[0, 4, 9], [4, 0, 0]], 2)
+    np.testing.assert_allclose(locations, [[-0.8, 0.8], [0.8, -0.8]], rtol=1e-6)
+    assert choices["class"].tolist() == [9, 0] and choices["class"].dtype == np.int64
+
+
+def test_batches_of_dict_and_box_actions_by_hand():
+    choices = {"class": 3, "stop": 2}
+    scores = [[0.25, -7, 0.5, 0.5, -1, 0, 0.25], [9, 0.5, -1, -2, -0.5, 2, 1]]  # Of equal scores the first counts.
+    for codec in (ActionCodec(choices, "box"), ActionCodec(choices)):
+        locations, chosen = codec.decode(np.array(scores), 2)
+        assert locations.tolist() == [[0.25, -1], [1, 0.5]] and locations.dtype == np.float32
+        assert {name: values.tolist() for name, values in chosen.items()} == {"class": [0, 2], "stop": [1, 0]}
+        assert all(values.dtype == np.int64 for values in chosen.values())
+        for row, column in ((0, 0), (1, 1), (0, 4), (1, 6)):
+            bad = np.array(scores)
+            bad[row, column] = np.nan if column else -np.inf
+            with pytest.raises(ValueError, match=r"action must be finite as float32, got array\(\[\["):
+                codec.decode(bad, 2)
+        with pytest.raises(ValueError, match=r"action must have the shape \(2, 7\), got \(7,\)"):
+            codec.decode(np.zeros(7), 2)
+    given = {"location": [[0, 2], [0.5, -1e9]], "class": np.array([0, 2], np.uint8), "stop": [1, 0]}
+    locations, chosen = codec.decode(given, 2)
+    assert locations.tolist() == [[0, 1], [0.5, -1]] and chosen["class"].dtype == np.int64
+    assert given["location"] == [[0, 2], [0.5, -1e9]]  # Theirs.
+    for bad in ([[0, 0], [0, np.nan]], [[0, 0], [np.inf, 0]], [[0, 1e300], [0, 0]]):
+        with pytest.raises(ValueError, match=r"action\['location'\] must be finite as float32, got \[\["):
+            codec.decode({**given, "location": bad}, 2)
+    with pytest.raises(ValueError, match=r"of the shape \(2, 7\), got"):
+        codec.decode(scores, 2)  # A list is no array.
+
+
+def test_what_is_given_stays_as_it_is():
+    given = np.array([[3, -3]], np.float32)
+    locations, _ = ActionCodec({"class": 2}).decode({"location": given, "class": np.array([1])}, 1)
+    assert (locations.tolist(), given.tolist()) == ([[1, -1]], [[3, -3]])
+
+
+def test_the_edges_of_the_grid():
+    codec = ActionCodec({"move": 3}, "multidiscrete", np.int64(4))
+    edges = np.array([[-1, 1], [1.5, -1.5], [-0.5, 0.5], [0, -0.01]])
+    assert codec.encode(edges, move=np.array([0, 1, 2, 0])).tolist() == [[0, 3, 0], [3, 0, 1], [1, 3, 2], [2, 1, 0]]
+    assert ActionCodec({"move": 3}, "multidiscrete").space.nvec.tolist() == [5, 5, 3]
+    single = ActionCodec({"move": 3}, "discrete", 1)
+    assert single.space.n == 3 and single.decode(2)[0].tolist() == [[0, 0]]
+    most = math.isqrt(2**62 // 3)  # An action's number is an int64.
+    assert ActionCodec({"move": 3}, "discrete", most).space.n == 3 * most**2
+    with pytest.raises(ValueError, match=f"location_grid must be a whole number from 1 to {most}, got {most + 1}"):
+        ActionCodec({"move": 3}, "discrete", most + 1)
+
+
 def test_unknown_format():
     with pytest.raises(ValueError, match="action_format must be one of"):
         ActionCodec({"class": 10}, "tuple")
@@ -215,6 +281,10 @@ def test_the_wrapper_can_be_made_again_from_its_specification():
 def test_the_wrapper_refuses_other_actions(env_id, options, message):
     with pytest.raises(ValueError, match=message):
         ActionFormat(make(env_id, **options), "box")
+    nameless = make(env_id, **options).unwrapped
+    nameless.spec = None
+    with pytest.raises(ValueError, match=f"got {type(nameless).__name__} with"):
+        ActionFormat(nameless, "box")
 
 
 def test_the_wrapper_refuses_an_unknown_format():
