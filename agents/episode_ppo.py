@@ -45,6 +45,7 @@ class RecurrentPolicyOptions(Options):
     log_std_init: float = 0.0  # Of a Gaussian for Box actions, learned from there.
     features_extractor_class: type[BaseFeaturesExtractor] | None = None  # SB3's; None: see `extractor.default_extractor`.
     features_extractor_kwargs: dict[str, Any] | None = None
+    normalize_images: bool = True  # Images of uint8 enter the features extractor divided by 255, as in SB3.
     optimizer_class: type[torch.optim.Optimizer] = torch.optim.Adam
     optimizer_kwargs: dict[str, Any] | None = None  # But the learning rate; None: the fused variant where there is one.
 
@@ -73,6 +74,7 @@ class RecurrentPolicy(CorePolicy):
             action_space,
             features_extractor_class=o.features_extractor_class or default_extractor(observation_space),
             features_extractor_kwargs=o.features_extractor_kwargs,
+            normalize_images=o.normalize_images,
             optimizer_class=o.optimizer_class,
             optimizer_kwargs=o.optimizer_kwargs,
         )

@@ -67,12 +67,15 @@ def put_algorithms(with_ram):
 def named_like_theirs(algorithm, **defaults):
     """The algorithm, told by Stable-Baselines3's names what has another one here or none."""
     policy_class = next(iter(algorithm.policy_aliases.values()))
+    cnn = importlib.import_module("stable_baselines3.common.torch_layers").NatureCNN
 
     class Ours(algorithm):
         policy_aliases: Any = dict.fromkeys(("MlpPolicy", "CnnPolicy", "MultiInputPolicy"), policy_class)
 
         def __init__(self, policy, env, batch_size=None, policy_kwargs=None, **hyperparams):
             given = dict(policy_kwargs or {})
+            if policy == "CnnPolicy":
+                given.setdefault("features_extractor_class", cnn)
             layers = given.pop("net_arch", None)  # One layer, the core, is what our policies have.
             if layers and isinstance(layers, list):
                 given["core_size"] = layers[-1]

@@ -428,6 +428,14 @@ def test_features_extractors():
     torch.testing.assert_close(own.encode(torch.tensor([[-0.5] * 6])), torch.tensor([[-3.0] * 6]))
 
 
+def test_images_of_uint8_are_divided_by_255_unless_told_otherwise():
+    image = torch.full((1, 1, 40, 40), 51, dtype=torch.uint8)
+    for normalize_images, seen in ((True, 0.2), (False, 51.0)):
+        pixels = spaces.Box(0, 255, (1, 40, 40), np.uint8)
+        policy = make_policy(core="gru", observation_space=pixels, normalize_images=normalize_images)
+        torch.testing.assert_close(policy.encode(image), torch.full((1, 1600), seen))
+
+
 def test_saves_and_loads(tmp_path):
     policy = spread(make_policy(ACTIONS["box"], core="gru", log_std_init=-1.5, optimizer_class=torch.optim.RMSprop))
     policy.save(tmp_path / "policy.pt")
