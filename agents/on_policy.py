@@ -181,7 +181,7 @@ class EpisodeAlgorithm(OnPolicyAlgorithm):
     def _setup_model(self) -> None:
         # A loaded model's may have been changed.
         self.hyperparams_class(**{field.name: getattr(self, field.name) for field in fields(self.hyperparams_class)})
-        if self.normalize_advantage and self.n_steps == self.n_envs == 1:
+        if self.env is not None and self.normalize_advantage and self.n_steps == self.n_envs == 1:
             raise ValueError("normalize_advantage needs more than one step of one environment to an update, got n_steps=1")
         self._setup_lr_schedule()
         self.set_random_seed(self.seed)
