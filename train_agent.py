@@ -7,6 +7,7 @@ python train_agent.py --algo ppo --env GlimpseCatch-v0  # any other algorithm; -
 python train_agent.py --resume                          # resumes the newest unfinished run
 python train_agent.py -i logs/ram/GlimpseMNIST-v0_1 --eval-only
 python train_agent.py -i logs/ram/GlimpseCatch-v0_1/best_model.zip --record catch.gif
+python train_agent.py -i logs/ram/GlimpseMNIST-v0_1 --watch --index 8 92  # in a window: the test images 8 and 92
 python train_agent.py -i logs/ram/GlimpseMNIST-v0_1 --looks --index 3
 python train_agent.py -i pretrained --env ID --eval-only  # a trained agent that comes with the package, see docs/pretrained.md
 python train_agent.py --env-kwargs num_glimpses:4 -params learning_rate:lin_0.002 policy_kwargs.core:lstm
@@ -38,7 +39,7 @@ from ram_envs.agents.training.callbacks import CLOCKS, end_by_signal
 from ram_envs.agents.training.checkpoints import checkpoints_in
 from ram_envs.agents.training.config import RunConfig, new_folder, read_args, read_hyperparams, run_of, unfinished_run
 from ram_envs.agents.training.evaluation import evaluate_on_test, evaluation_of
-from ram_envs.agents.training.figures import record
+from ram_envs.agents.training.figures import record, watch_in_window
 from ram_envs.agents.training.looks import show_looks
 from ram_envs.agents.training.run import Run, load_agent, run
 
@@ -56,7 +57,7 @@ def main(arguments: Sequence[str] | None = None, prog: str = "train_agent.py") -
     folder, start = Path(), time.time()
     try:
         config = read_config(options, arguments)
-        if options.eval_only or options.record or options.looks:
+        if is_show(options):
             return show(config, options)
         folder = Path(config.folder or new_folder(Path(options.log_folder), config.algo, config.env))
         print(f"Run folder: {folder}", flush=True)
@@ -105,13 +106,17 @@ def read_config(options: argparse.Namespace, arguments: Sequence[str] | None) ->
         ModuleNotFoundError: a module of --imports is missing.
         FileNotFoundError: there is no unfinished run to resume.
     """
-    names, shows = {field.name for field in fields(RunConfig)}, options.eval_only or options.record or options.looks
+    names, shows = {field.name for field in fields(RunConfig)}, is_show(options)
     given = {name: value for name, value in vars(options).items() if name in names}
     given |= {name: parse_pairs(given[name]) for name in ("hyperparams", "env_kwargs") if name in given}
     if shows and "trained_agent" not in given:
-        raise ValueError("--eval-only, --record and --looks need -i/--trained-agent")
+        raise ValueError("--eval-only, --record, --watch and --looks need -i/--trained-agent")
+    if options.index and not (options.record or options.watch or options.looks):
+        raise ValueError("--index says what to show: it needs --record, --watch or --looks")
+    if options.episodes is not None and not (options.record or options.watch):
+        raise ValueError("--episodes says how many to show: it needs --record or --watch")
     if shows and options.resume:
-        raise ValueError("--resume continues a training: it can't be given with --eval-only, --record or --looks")
+        raise ValueError("--resume continues a training: it can't be given with --eval-only, --record, --watch or --looks")
     if options.resume:
         given = unfinished_run(Path(options.log_folder), given)
     else:
@@ -126,8 +131,13 @@ def read_config(options: argparse.Namespace, arguments: Sequence[str] | None) ->
     return config
 
 
+def is_show(options: argparse.Namespace) -> bool:
+    """Whether the options ask to show a trained agent, not to train one."""
+    return bool(options.eval_only or options.record or options.watch or options.looks)
+
+
 def show(config: RunConfig, options: argparse.Namespace) -> dict[str, Any]:
-    """Evaluate or film a trained model, or tell why it looks where it looks."""
+    """Evaluate, film or watch a trained model, or tell why it looks where it looks."""
     torch.set_num_threads(config.num_threads)
     hyperparams, env_kwargs = read_hyperparams(config)
     torch.set_float32_matmul_precision(hyperparams["matmul_precision"])
@@ -137,9 +147,13 @@ def show(config: RunConfig, options: argparse.Namespace) -> dict[str, Any]:
     result: dict[str, Any] = {"env": config.env}
     if options.eval_only:
         result |= evaluate_on_test(model, config.env, env_kwargs, frame_stack)
+    if options.record or options.watch:
+        shown = {"num_episodes": options.episodes, "index": options.index, "seed": config.seed, "frame_stack": frame_stack}
+        shown |= {**env_kwargs, **evaluation_of(env, "test").env_kwargs}
     if options.record:
-        shown = {**env_kwargs, **evaluation_of(env, "test").env_kwargs}
-        result["frames"] = record(model, config.env, Path(options.record), seed=config.seed, frame_stack=frame_stack, **shown)
+        result["frames"] = record(model, config.env, Path(options.record), **shown)
+    if options.watch:
+        result["episodes"] = watch_in_window(model, config.env, **shown)
     if options.looks:
         shown = {"split": options.split, "index": options.index, "frame_stack": frame_stack}
         result |= show_looks(model, config.env, env_kwargs, Path(options.out), **shown)
@@ -178,7 +192,7 @@ def make_parser(prog: str = "train_agent.py") -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         argument_default=argparse.SUPPRESS,  # What is not given is left to `RunConfig`.
     )
-    parser.set_defaults(eval_only=False, record=None, resume=False, log_folder="logs")
+    parser.set_defaults(eval_only=False, record=None, watch=False, episodes=None, resume=False, log_folder="logs")
     parser.set_defaults(looks=False, split="validation", index=[], out="looks")
     add = parser.add_argument
     add("--algo", help=f"the algorithm (default: ram): {', '.join(algorithm_names())}, one that --imports registers, or module:Class")
@@ -201,9 +215,16 @@ def make_parser(prog: str = "train_agent.py") -> argparse.ArgumentParser:
     add("-i", "--trained-agent", help=TRAINED_AGENTS)
     add("--eval-only", action="store_true", help="only measure the test error of the model that -i names")
     add("--record", metavar="PATH", help="film the model that -i names: a .gif or .mp4 of a few test episodes")
+    add("--watch", action="store_true", help="show the model that -i names in a window, until that is closed: test episodes")
+    add("--episodes", type=int, help="how many to film (default: 6, or those of --index) or to watch (default: until you close)")
     add("--looks", action="store_true", help="measure and draw where the model that -i names looks, and why: see docs/looks.md")
     add("--split", choices=("validation", "test"), help="the split of --looks (default: validation)")
-    add("--index", type=int, nargs="+", help="images of the split to draw in detail with --looks")
+    add(
+        "--index",
+        type=int,
+        nargs="+",
+        help="which images of the split, or seeds of games, to film, to watch or to draw with --looks",
+    )
     add("--out", metavar="FOLDER", help="where the pictures of --looks go (default: looks)")
     add("--trust", action="store_true", help="let -i load a zip from elsewhere: SB3 stores pickled code in it, which then runs")
     add("--resume", action="store_true", help=RESUME)

@@ -30,6 +30,7 @@ _EXPORTS = {
     "Look": "frame",
     "Retina": "retina",
     "Task": "task",
+    "Window": "rendering",
     "dataset_names": "datasets",
     "draw": "drawing",
     "draw_uniform": "sampling",

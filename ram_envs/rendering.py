@@ -105,12 +105,22 @@ class Window:
         self._window: pygame.Window | None = None
         self._clock: pygame.time.Clock | None = None
 
-    def show(self, picture: NDArray) -> None:
-        """Answer what the person did, show a picture (H, W, 3) of uint8, and wait until it is time for the next."""
+    def show(self, picture: NDArray, ends_by_escape: bool = False) -> None:
+        """Answer what the person did, show a picture (H, W, 3) of uint8, and wait until it is time for the next.
+
+        With `ends_by_escape` the window takes in the keys, and Esc closes it, too.
+
+        Raises:
+            gymnasium.error.Error: there is no screen.
+        """
         if self._window is not None and pygame.display.get_init():
             # Keys and mouse are left to the program, as in Gymnasium's own environments. Asking for WINDOWCLOSE by name finds
             # nothing: in SDL's queue it has another type (pygame-ce 2.5).
+            keys = [event.key for event in pygame.event.get(pygame.KEYDOWN)] if ends_by_escape else []
             _answer(pygame.event.get(exclude=[getattr(pygame, name) for name in _INPUT]))
+            if pygame.K_ESCAPE in keys:
+                self.is_closed = True
+                self.close()
         if self.is_closed:
             return
         self.draw(picture)
@@ -156,7 +166,10 @@ class Window:
                 self._window = None
         if not hasattr(pygame, "Window"):
             raise gym.error.DependencyNotInstalled('the window needs pygame-ce, run `pip install "ram-envs[render]"`')
-        pygame.display.init()
+        try:
+            pygame.display.init()
+        except pygame.error as error:
+            raise gym.error.Error(f"there is no screen for a window ({error}): make pictures or a video instead") from error
         height, width = picture.shape[:2]
         room = [0.9 * side for side in pygame.display.get_desktop_sizes()[0]]
         scale = min(1.0, room[0] / width, room[1] / height)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 pytest.importorskip("torch")
-pytest.importorskip("pygame")
+pygame = pytest.importorskip("pygame")
 
 from conftest import DATASET
 from matplotlib.image import imread
@@ -16,7 +16,15 @@ from stable_baselines3 import PPO
 import ram_envs
 from ram_envs import draw, glimpses, load_images
 from ram_envs.agents import RAM, make_vec_env
-from ram_envs.agents.training.figures import choose_images, play, plot_glimpses, plot_learning_curve, record, watch
+from ram_envs.agents.training.figures import (
+    choose_images,
+    play,
+    plot_glimpses,
+    plot_learning_curve,
+    record,
+    watch,
+    watch_in_window,
+)
 
 GAME = {"size": 6}
 DIGITS = {"dataset": DATASET, "num_glimpses": 4}
@@ -99,6 +107,82 @@ def test_other_peoples_environments_are_recorded_too(tmp_path):
     assert imageio_ffmpeg.count_frames_and_secs(str(tmp_path / "pole.mp4"))[0] == number > 5
     with pytest.raises(ValueError, match=r"must end in one of \('.gif', '.mp4'\)"):
         record(Still(), "Catch-v0", tmp_path / "game.avi", **GAME)
+
+
+def shown_episodes(monkeypatch):
+    """The options of each reset from now on, in order."""
+    begun, reset = [], ram_envs.GlimpseEnv.reset
+
+    def note(self, *, seed=None, options=None):
+        begun.append((seed, options))
+        return reset(self, seed=seed, options=options)
+
+    monkeypatch.setattr(ram_envs.GlimpseEnv, "reset", note)
+    return begun
+
+
+IMAGES_OF = {"dataset": DATASET, "num_glimpses": 1, "action_format": "box", "split": "test"}
+
+
+def test_episodes_to_record_are_named(tmp_path, monkeypatch):
+    begun, film = shown_episodes(monkeypatch), tmp_path / "film.gif"
+    assert record(Still(), "Catch-v0", film, num_episodes=3, index=[7, 9], **GAME) == 3 * (1 + 5)
+    assert begun == [(7, None), (9, None), (7, None)]  # Seeds of games, from the first again.
+    begun.clear()
+    assert record(SayThree(), "GlimpseMNIST-v0", film, index=[30, 4], **IMAGES_OF) == 2 * (1 + 1)
+    assert begun == [(30, {"index": 30}), (4, {"index": 4})]
+    begun.clear()
+    record(Still(), "Catch-v0", film, num_episodes=2, seed=5, **GAME)
+    assert begun == [(5, None), (None, None)]
+    with pytest.raises(ValueError, match="number of episodes must be at least 1, got 0"):
+        record(Still(), "Catch-v0", film, num_episodes=0, **GAME)
+    with pytest.raises(ValueError, match=r"must lie in 0\.\..*, got 10000000"):
+        record(SayThree(), "GlimpseMNIST-v0", film, index=[10_000_000], **IMAGES_OF)
+
+
+class FastWindow(ram_envs.Window):
+    """Keeps what it shows and does not wait; `events` are posted before pictures of these numbers."""
+
+    events, shown = {}, []
+
+    def __init__(self, title, fps):
+        super().__init__(title, 1000)
+        type(self).title = title
+
+    def show(self, picture, **kwargs):
+        for event in self.events.get(len(self.shown), ()):
+            pygame.event.post(pygame.event.Event(event, key=pygame.K_ESCAPE, unicode="", window=self._window))
+        super().show(picture, **kwargs)
+        self.shown.append(picture)
+
+
+@pytest.mark.usefixtures("no_screen")
+def test_an_agent_is_watched_for_a_number_of_episodes(monkeypatch):
+    begun = shown_episodes(monkeypatch)
+    monkeypatch.setattr(ram_envs.rendering, "Window", FastWindow)
+    monkeypatch.setattr(FastWindow, "shown", [])
+    assert watch_in_window(SayThree(), "GlimpseMNIST-v0", num_episodes=3, index=[30, 4], hold=0.5, **IMAGES_OF) == 3
+    assert [options["index"] for _, options in begun] == [30, 4, 30]
+    assert len(FastWindow.shown) == 3 * (2 + 2)  # Two pictures, and the last one twice more: half a second at 4 a second.
+    assert FastWindow.title == "GlimpseMNIST-v0"
+    assert not pygame.display.get_init()
+
+
+@pytest.mark.usefixtures("no_screen")
+@pytest.mark.parametrize("event", [pygame.QUIT, pygame.WINDOWCLOSE, pygame.KEYDOWN], ids=["quit", "close", "Esc"])
+def test_an_agent_is_watched_until_the_window_is_closed(event, monkeypatch):
+    monkeypatch.setattr(ram_envs.rendering, "Window", FastWindow)
+    monkeypatch.setattr(FastWindow, "shown", [])
+    monkeypatch.setattr(FastWindow, "events", {20: [event]})
+    assert watch_in_window(Still(), "Catch-v0", hold=0.5, **GAME) == 2  # Of 6 + 4 pictures each.
+    assert len(FastWindow.shown) == 21
+    assert not pygame.display.get_init()
+
+
+def test_without_a_screen_the_message_says_what_else_there_is(monkeypatch):
+    monkeypatch.setenv("SDL_VIDEODRIVER", "no such driver")
+    with pytest.raises(gym.error.Error, match=r"there is no screen for a window .*: make pictures or a video instead"):
+        watch_in_window(Still(), "Catch-v0", **GAME)
 
 
 def test_what_was_watched_is_what_was_shown(action_format):

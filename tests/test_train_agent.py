@@ -188,9 +188,24 @@ def test_games_are_evaluated_on_a_number_of_episodes_and_filmed(tmp_path, capsys
     assert torch.get_float32_matmul_precision() == "medium"
     assert (shown["env"], shown["test_error"]) == ("FewGames-v0", result["test_error"])
     assert imageio_ffmpeg.count_frames_and_secs(str(film))[0] == shown["frames"]
-    with pytest.raises(SystemExit):
-        main([*trained, "--record", str(tmp_path / "film.avi")])
-    assert "must end in" in capsys.readouterr().err
+    assert main([*trained, "--record", str(film), "--index", "3", "5"])["frames"] == shown["frames"] / 3
+    assert main([*trained, "--record", str(film), "--episodes", "3"])["frames"] == shown["frames"] / 2
+    for arguments, message in (
+        (["--record", str(tmp_path / "film.avi")], "must end in"),
+        (["--record", str(film), "--episodes", "0"], "number of episodes must be at least 1, got 0"),
+        (["--eval-only", "--index", "3"], "it needs --record, --watch or --looks"),
+        (["--looks", "--episodes", "3"], "it needs --record or --watch"),
+    ):
+        with pytest.raises(SystemExit):
+            main([*trained, *arguments])
+        assert message in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("no_screen")
+def test_the_pretrained_agent_is_watched(pretrained, monkeypatch):
+    monkeypatch.setattr("ram_envs.rendering.Window.show", lambda window, *_, **__: None)
+    asked = ["-i", "pretrained", "--device", "cpu", "--watch", "--episodes", "2", "--index", "7"]
+    assert main(asked) == {"env": "GlimpseMNIST-v0", "episodes": 2}
 
 
 def test_stopping_and_zooming_agents_are_drawn(tmp_path):

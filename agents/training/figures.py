@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import chain, cycle, islice, repeat
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,8 @@ def record(
     env_id: str,
     path: Path,
     *,
-    num_episodes: int = 6,
+    num_episodes: int | None = None,
+    index: Sequence[int] = (),
     seed: int = 0,
     deterministic: bool = True,
     frame_stack: int = 1,
@@ -76,20 +78,75 @@ def record(
 
     `frame_stack` and `env_kwargs` are those of the model's `make_vec_env`, `hold` is that of `ram_envs.write_video`.
 
+    Args:
+        num_episodes: how many; None: one for each of `index`, or 6.
+        index: which images, or the seeds of which games, again from the first where there are more episodes; none: the episodes
+            that follow from `seed`.
+
     Returns:
         the number of pictures written: one before each action, and the last of each episode.
 
     Raises:
-        ValueError: the path has another ending.
+        ValueError: the path has another ending, `num_episodes` is less than 1, or there is no such image.
+    """
+    number = (len(index) or 6) if num_episodes is None else num_episodes
+    env = gym.make(env_id, render_mode="rgb_array", **env_kwargs)
+    how: dict[str, Any] = {"deterministic": deterministic, "frame_stack": frame_stack}
+    episodes = ([env.render() for _ in play(model, env, **how, **one)] for one in _openings(env, number, index, seed))
+    pictures = ram_envs.write_video(path, episodes, env.unwrapped.metadata["render_fps"], hold)
+    env.close()
+    return pictures
+
+
+def watch_in_window(
+    model: BaseAlgorithm,
+    env_id: str,
+    *,
+    num_episodes: int | None = None,
+    index: Sequence[int] = (),
+    seed: int = 0,
+    frame_stack: int = 1,
+    hold: float = 1.5,
+    **env_kwargs: Any,
+) -> int:
+    """Show the model at work in a window, until that is closed, or Esc is pressed in it, or the episodes are over.
+
+    Args:
+        num_episodes: how many; None: until the window is closed.
+        index, seed, frame_stack, **env_kwargs: see `record`.
+        hold: the seconds for which the last picture of an episode is shown.
+
+    Returns:
+        the number of episodes that were played to their end.
+
+    Raises:
+        ValueError: `num_episodes` is less than 1, or there is no such image.
+        gymnasium.error.Error: there is no screen.
     """
     env = gym.make(env_id, render_mode="rgb_array", **env_kwargs)
-    seeds = [seed] + [None] * (num_episodes - 1)
-    episodes = (
-        [env.render() for _ in play(model, env, seed=one, deterministic=deterministic, frame_stack=frame_stack)] for one in seeds
-    )
-    number = ram_envs.write_video(path, episodes, env.unwrapped.metadata["render_fps"], hold)
+    fps = env.unwrapped.metadata["render_fps"]
+    window, played = ram_envs.Window(env_id, fps), 0
+    for one in _openings(env, num_episodes, index, seed):
+        pictures = (env.render() for _ in play(model, env, frame_stack=frame_stack, **one))
+        picture: Any = None
+        for picture in chain(pictures, (picture for _ in range(round(hold * fps)))):
+            window.show(picture, ends_by_escape=True)
+            if window.is_closed:
+                env.close()
+                return played
+        played += 1
+    window.close()
     env.close()
-    return number
+    return played
+
+
+def _openings(env: gym.Env, number: int | None, index: Sequence[int], seed: int) -> Iterator[dict[str, Any]]:
+    """How each of a number of episodes (None: endlessly many) begins: what `play` takes beside model and environment."""
+    if number is not None and number < 1:
+        raise ValueError(f"the number of episodes must be at least 1, got {number}")
+    has_images = getattr(env.unwrapped, "num_images", None) is not None
+    openings = cycle({"seed": one, "options": {"index": one} if has_images else None} for one in index)
+    return islice(openings if index else chain([{"seed": seed}], repeat({})), number)
 
 
 def watch(
