@@ -101,7 +101,7 @@ def pages(entries: Entries, project: Path, results: Path) -> dict[Path, str]:
             rows = link(results.with_name(ATTENTION), docs)
             full += [
                 "",
-                f"The pretrained agents on test, one for each task: {rows}. What the columns mean: [looks.md](looks.md).",
+                f"The pretrained agents on test, one for each task: {rows}. The columns: [looks.md](looks.md).",
             ]
     if entries:
         full += ["", f"Every run, with its command, machine, hyperparameters and learning curve: {link(results, docs)}."]

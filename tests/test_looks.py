@@ -149,7 +149,7 @@ def test_the_ball_is_what_there_is_to_be_found():
             actions[:, :2], actions[:, 3] = obs["location"] * 0.5 + 0.25, 1
             return actions, None
 
-    own = gather_looks(Follows(), "GlimpseCatch-v0", {"size": 4, "action_format": "box"}, most=50)
+    own = gather_looks(Follows(), "GlimpseCatch-v0", {"size": 4, "glimpse_size": 4, "action_format": "box"}, most=50)
     np.testing.assert_allclose(own.places[:, :, 1], np.broadcast_to([-0.75, -0.25, 0.25], (50, 3)))
     assert set(np.unique(own.places[:, :, 0])) == {-0.75, -0.25, 0.25, 0.75}
     assert own.locations[0].tolist() == [[0, 0], [0.25, 0.25], [0.375, 0.375]]
@@ -183,7 +183,7 @@ def test_what_has_no_looks_is_named():
     model = RAM("RAMPolicy", make_vec_env("GlimpseCatch-v0", 1, size=6), class_loss="reinforce", device="cpu")
     with pytest.raises(ValueError, match=r"index is that of an image, got 3 for GlimpseCatch-v0, which has none: leave it out"):
         watch_image(model, "GlimpseCatch-v0", {"size": 6}, "test", 3)
-    with pytest.raises(ValueError, match="the model's action_space must be"):
+    with pytest.raises(ValueError, match="the model's observation_space must be"):
         gather_looks(model, "GlimpseMNIST-v0", DIGITS)
 
 
@@ -193,9 +193,8 @@ def test_tasks_that_make_or_move_their_scenes_themselves_have_no_known_place():
             self.scenes[:] = np.roll(self.scenes, 1, axis=-1)
 
     tasks = [kind(2, **SQUARES) for kind in (ram_envs.GlimpseClassification, Drifts)]
-    tasks += [
-        ram_envs.GlimpseClassification(2, **{**SQUARES, **changes}) for changes in ({"split": "train"}, {"canvas_size": None})
-    ]
+    changes = ({"split": "train"}, {"canvas_size": None})
+    tasks += [ram_envs.GlimpseClassification(2, **{**SQUARES, **change}) for change in changes]
     assert [task.object_places() is None for task in tasks] == [False, True, True, True]
 
 
@@ -227,13 +226,8 @@ def test_the_command_and_tensorboard(tmp_path, capsys):
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    how = {
-        "n_timesteps": 96,
-        "n_envs": 16,
-        "env_kwargs": {"dataset": "mnist-5k", "num_glimpses": 2},
-        "evaluations": 2,
-        "device": "cpu",
-    }
+    options = {"dataset": "mnist-5k", "num_glimpses": 2}
+    how = {"n_timesteps": 96, "n_envs": 16, "env_kwargs": options, "evaluations": 2, "device": "cpu", "figures": False}
     how |= {"hyperparams": {"policy_kwargs.core_size": 16, "policy_kwargs.hidden_size": 8}, "test": False}
     plain = run(RunConfig(folder=tmp_path / "plain", **how))
     result = run(RunConfig(folder=tmp_path / "run", tensorboard_log=str(tmp_path / "tb"), **how))

@@ -11,9 +11,10 @@ pytest.importorskip("scipy")
 from finished_runs import publish_run
 
 from benchmarks.paper import TASKS, entry_of, gather
-from benchmarks.results import PROJECT
+from benchmarks.results import PROJECT, add_results, read_results
 from benchmarks.scores import Summary
 from benchmarks.tables import (
+    attention_table,
     glimpses_table,
     image,
     link,
@@ -130,6 +131,19 @@ def test_curves_say_where_a_gpu_took_part():
     assert shown == [["best (1 seed)"], ["best (2 seeds)"], ["best (2 seeds, with a GPU)"], ["best (1 seed, with a GPU)"]]
 
 
+def make_attention(env_id, own, mean_path, another):
+    row = {"env": env_id, "run": "pretrained_looks", "error": own, "error_along_mean_path": mean_path}
+    return {**row, "error_at_anothers_looks": another}
+
+
+def test_what_attention_is_worth():
+    table = attention_table([make_attention(CATCH, 1.5, 40, 60), make_attention(MNIST, 0.5949, 0.53, 1.1)])
+    assert table.header == ["task", "its own looks", "mean path", "another's looks"]
+    assert rows_of(table, "MNIST") == [["0.59", "0.53", "1.10"]]
+    assert rows_of(table, "Catch") == [["98.50", "60.00", "40.00"]]  # Balls caught.
+    assert len(table.rows) == 2
+
+
 def test_links_pictures_and_tables_in_markdown():
     page = Path("docs/a.md")
     assert link(Path("results/b.jsonl"), page) == "[b.jsonl](../results/b.jsonl)"
@@ -223,6 +237,38 @@ def test_what_is_written_and_writing_again_changes_nothing(project, capsys):
     run_tables(project, "--write")
     assert [path.read_bytes() for path in files] == before
     assert run_tables(project, "--check") == 0
+
+
+def test_what_attention_is_worth_stands_in_the_docs_alone(project, capsys):
+    add_results(project / "results" / "attention.jsonl", [make_attention(MNIST, 0.59, 0.53, 1.1)])
+    assert run_tables(project) == 0
+    assert "What attention is worth" in capsys.readouterr().out
+    assert run_tables(project, "--write") == 0
+    readme, docs = ((project / name).read_text("utf-8") for name in ("README.md", "docs/results.md"))
+    assert (
+        "| MNIST 28x28, 8x8, 1 scale | 0.59 | 0.53 | 1.10 |" in docs and "[attention.jsonl](../results/attention.jsonl)" in docs
+    )
+    assert "mean path" not in readme
+
+
+def test_attention_is_measured_by_the_command(project, monkeypatch, capsys):
+    pytest.importorskip("torch")
+    from ram_envs.agents import pretrained_ids
+    from ram_envs.agents.training import looks
+
+    measured = []
+
+    def measure(model, env_id, env_kwargs, split):
+        measured.append((env_id, split))
+        return None, make_attention(env_id, 1, 2, 3)
+
+    monkeypatch.setattr(looks, "measure", measure)
+    assert run_tables(project, "--attention") == 0
+    assert measured == [(env_id, "test") for env_id in pretrained_ids()]
+    rows = read_results(project / "results" / "attention.jsonl")
+    assert [row["env"] for row in rows] == sorted(env_id for env_id, _ in measured)
+    assert {"commit", "machine", "command", "error"} <= rows[0].keys()
+    assert "3.00 % another's looks" in capsys.readouterr().out
 
 
 def test_runs_of_no_entry_are_left_out_and_named(project, capsys):
