@@ -7,9 +7,11 @@ import io
 import json
 import os
 import pickle
+import random
 import shutil
 import signal
 import zipfile
+from collections import deque
 
 import gymnasium as gym
 import numpy as np
@@ -24,13 +26,19 @@ from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecMonitor
 
 from ram_envs.agents import EpisodePPO, get_algorithm, make_vec_env
+from ram_envs.agents.training import checkpoints
 from ram_envs.agents.training.callbacks import ResumeCallback, Stopped, Stopwatch, TimedEvalCallback
 from ram_envs.agents.training.checkpoints import (
     CHECKPOINT,
     PREVIOUS,
+    check_space,
+    checkpoints_in,
+    link,
     load_weights,
     read_checkpoint,
+    remove_checkpoints,
     restore,
+    save_checkpoint,
     write_text,
     written,
 )
@@ -431,3 +439,131 @@ def test_what_can_not_be_stored_is_named_before_training(tmp_path):
         TypeError, match=r"a checkpoint holds numbers, .* got <class 'object'> for \['env'\]\[0\]\['task'\]\['secret'\]"
     ):
         learn(model, evaluation, tmp_path)
+
+
+def test_progress_comes_back_as_it_was(tmp_path):
+    model = make_model("a2c")
+    progress = {
+        "plain": [None, True, 3, 2**70, -0.5, "ü", float("inf")],
+        "nested": {"a": (1, [2, (3,)], {}), 4: {(5, 6): "tuple"}, None: [], "": ()},
+        "numbers": [np.float32(0.1), np.int8(-3), np.bool_(True), np.uint64(2**64 - 1)],
+        "arrays": [np.arange(6).reshape(2, 3), np.array(1.5), np.zeros((0, 2)), np.array(["one", "two"]), np.ones(3, bool)],
+        "tensors": [torch.arange(6.0).reshape(2, 3).T, torch.tensor(True), torch.ones(2, dtype=torch.bfloat16), torch.zeros(0)],
+        "deques": [deque([1, (2,)], maxlen=5), deque(maxlen=None)],
+    }
+    save_checkpoint(tmp_path, model, model.env, progress)
+    assert checkpoints_in(tmp_path) == [tmp_path / CHECKPOINT] and len(list(tmp_path.iterdir())) == 1
+    back = restore(read_checkpoint(tmp_path), model, model.env)
+    assert back.keys() == progress.keys()
+    assert [back[name] for name in ("plain", "nested", "deques")] == [progress[name] for name in ("plain", "nested", "deques")]
+    assert [one.maxlen for one in back["deques"]] == [5, None] and type(back["nested"]["a"]) is tuple
+    for name in ("numbers", "arrays", "tensors"):
+        for one, other in zip(back[name], progress[name], strict=True):
+            assert type(one) is type(other) and (one.dtype, one.shape) == (other.dtype, other.shape)
+            assert (one == other).all()
+    for bad in (object(), np.array([None]), np.str_("a"), {1}):
+        with pytest.raises(TypeError, match=r"got <class '.*'> for \['progress'\]\['x'\]\[1\]"):
+            save_checkpoint(tmp_path, model, model.env, {"x": (0, bad)})
+    assert checkpoints_in(tmp_path) == [tmp_path / CHECKPOINT] and len(list(tmp_path.iterdir())) == 1
+    for _ in range(2):
+        save_checkpoint(tmp_path, model, model.env, {})
+    assert checkpoints_in(tmp_path) == [tmp_path / CHECKPOINT, tmp_path / PREVIOUS]
+
+
+def test_every_source_of_random_numbers_is_set_back(tmp_path):
+    model = make_model("a2c")
+    save_checkpoint(tmp_path, model, model.env, {})
+
+    def draw():
+        numbers = [random.random(), float(np.random.rand()), float(torch.rand(1))]  # noqa: NPY002 (SB3 draws from it)
+        return [*numbers, *(model.action_space.sample().tolist() for _ in range(3))]
+
+    first = draw()
+    restore(read_checkpoint(tmp_path), model, model.env)
+    assert draw() == first
+
+
+def test_a_checkpoint_of_another_version_is_named(tmp_path, monkeypatch):
+    model = make_model("a2c")
+    with monkeypatch.context() as other:
+        other.setattr(checkpoints, "FORMAT", 99)
+        save_checkpoint(tmp_path, model, model.env, {})
+    with pytest.raises(ValueError, match="must have the format 1 for this version of ram-envs, got 99: the run can't be resumed"):
+        read_checkpoint(tmp_path)
+
+
+def test_a_checkpoint_that_is_passed_over_is_told_where_it_is_read(folder):
+    (folder / CHECKPOINT).write_bytes(b"x" * 32)  # As long as a digest alone.
+    with pytest.warns(UserWarning, match="is damaged") as told:
+        read_checkpoint(folder)
+    assert told[0].filename == __file__
+
+
+def test_files_are_on_the_disk_before_they_are_renamed(tmp_path, monkeypatch):
+    events, sync, replace = [], os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda handle: (events.append("sync"), sync(handle)))
+    monkeypatch.setattr(os, "replace", lambda one, other: (events.append(os.path.basename(other)), replace(one, other)))
+    write_text(tmp_path / "a", "text")
+    assert events == ["sync", "a", "sync"]
+    model, events[:] = make_model("a2c"), []
+    for _ in range(2):
+        save_checkpoint(tmp_path, model, model.env, {})
+    new = ["sync", "checkpoint_new.npz", "sync"]
+    assert events == [*new, CHECKPOINT, "sync", *new, PREVIOUS, CHECKPOINT, "sync"]
+
+
+def test_room_for_all_that_a_run_writes_is_asked_for(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(os, "posix_fallocate", lambda handle, start, size: asked.append((start, size)), raising=False)
+    model, progress = make_model("a2c"), {"figures": np.zeros(1000)}
+    weights = sum(part.nbytes for part in model.policy.parameters())
+    check_space(tmp_path, model, model.env, progress)
+    for _ in range(2):
+        save_checkpoint(tmp_path, model, model.env, progress)
+        check_space(tmp_path, model, model.env, progress)
+    model.num_timesteps = 1
+    check_space(tmp_path, model, model.env, progress)
+    (tmp_path / "best_model.zip").touch()
+    check_space(tmp_path, model, model.env, progress)
+    assert {start for start, _ in asked} == {0}
+    sizes = [size for _, size in asked]
+    one = sizes[4]  # One more checkpoint of a model that has learned: its optimizer is whole.
+    assert sizes[3] - sizes[4] == 3 * weights and sizes[2] - sizes[3] == 2 * weights
+    assert sizes[0] - sizes[1] == sizes[1] - sizes[2] == one + 2 * weights
+    written_size = (tmp_path / CHECKPOINT).stat().st_size
+    assert 0.5 * written_size < one < written_size  # But for the archive's names.
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["best_model.zip", CHECKPOINT, PREVIOUS]
+    monkeypatch.delattr(os, "posix_fallocate")
+    check_space(tmp_path, model, model.env, progress)
+    with pytest.raises(OSError, match=r"nowhere must take \d\.\d MB of checkpoints and models: No such file"):
+        check_space(tmp_path / "nowhere", model, model.env, progress)
+
+
+def test_only_the_rows_that_a_buffer_holds_are_stored(tmp_path):
+    model = make_model("dqn")
+    for rows in (4, 7):
+        model.learn(8, reset_num_timesteps=False)  # At least four steps of four environments.
+        save_checkpoint(tmp_path, model, model.env, {})
+        buffer = read_checkpoint(tmp_path)["buffer"]
+        assert {len(part) for part in buffer.values() if isinstance(part, np.ndarray)} == {rows}
+        assert {len(part) for part in buffer["observations"].values()} == {rows}
+        assert (buffer["pos"], buffer["full"]) == ((4, False) if rows == 4 else (1, True))
+
+
+def test_a_file_with_another_name(tmp_path, monkeypatch):
+    one, other = tmp_path / "one", tmp_path / "other"
+    one.write_text("new")
+    for links in (True, False):
+        other.unlink(missing_ok=True)
+        other.write_text("old")
+        if not links:
+            monkeypatch.setattr(os, "link", lambda *_: (_ for _ in ()).throw(OSError("no links here")))
+        link(one, other)
+        assert other.read_text() == "new" and other.samefile(one) is links
+
+
+def test_what_a_finished_run_does_not_need(tmp_path):
+    for name in (CHECKPOINT, PREVIOUS, "checkpoint_new.npz", "result.json.partial", "model.zip", "evaluations.npz"):
+        (tmp_path / name).touch()
+    remove_checkpoints(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["evaluations.npz", "model.zip"]

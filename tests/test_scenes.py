@@ -78,6 +78,16 @@ def test_translated_images_lie_anywhere_whole():
     assert len(np.bincount(rows)) == 5
 
 
+@pytest.mark.parametrize("canvas_size", [None, 9])
+def test_the_places_of_images(canvas_size):
+    maker, streams = SceneMaker(DIGITS, canvas_size), start_streams(np.arange(20, dtype=np.uint64))
+    scenes = np.zeros((20, *maker.shape), np.uint8)
+    maker.make(np.arange(20) % 5, streams, scenes, np.arange(20), 0)
+    for scene, place in zip(scenes, maker.places(streams), strict=True):
+        top, left = np.argwhere(scene)[0]  # Of 4x6 pixels, the middle is 2 pixels below and 3 to the right.
+        np.testing.assert_allclose(place, [2 * (left + 3) / scene.shape[1] - 1, 2 * (top + 2) / scene.shape[0] - 1], atol=1e-12)
+
+
 def test_old_scenes_leave_no_trace():
     maker = SceneMaker(DIGITS, canvas_size=12, num_clutter=2, clutter_size=2)
     streams, fresh = start_streams(np.arange(6, dtype=np.uint64)), np.zeros((6, 12, 12), np.uint8)

@@ -342,7 +342,8 @@ def _unpack(packed: Any, arrays: Any) -> Any:
     if kind == "array":
         return arrays[content]
     if kind == "tensor":
-        return torch.from_numpy(arrays[content[0]]).view(getattr(torch, content[1])).reshape(content[2])
+        data, dtype, shape = torch.from_numpy(arrays[content[0]]), getattr(torch, content[1]), content[2]
+        return data.view(dtype).reshape(shape) if len(data) else torch.empty(shape, dtype=dtype)
     parts = _unpack(content, arrays)
     return dict(parts) if kind == "dict" else tuple(parts) if kind == "tuple" else deque(parts[1:], parts[0])
 
