@@ -2,13 +2,14 @@
 # make test     set up, run all tests
 # make lint     set up, check style and types
 # make docs     write the environments' pages and pictures, and those of the pretrained agents
+# make site     build the docs as a site, into site/
 # make results  print the paper's tables with our runs beside its figures
 
 VENV ?= .venv
 PYTHON ?= python3
 PIP_INSTALL = $(VENV)/bin/python -m pip install --quiet -c constraints.txt
 
-.PHONY: train test lint docs results clean
+.PHONY: train test lint docs site results clean
 
 train: $(VENV)/.train
 	$(VENV)/bin/python train_agent.py --progress
@@ -25,6 +26,10 @@ docs: $(VENV)/.train
 	$(VENV)/bin/python -m ram_envs.gallery
 	$(VENV)/bin/python docs/pages.py
 	$(VENV)/bin/python docs/figures.py
+
+site: $(VENV)/.train
+	$(PIP_INSTALL) -e ".[docs]"
+	$(VENV)/bin/python -m mkdocs build
 
 results: $(VENV)/.train
 	$(VENV)/bin/python benchmarks/tables.py

@@ -147,7 +147,8 @@ class EpisodePPO(EpisodeAlgorithm):
 
     Args:
         policy: "RecurrentPolicy" or a subclass of it.
-        env, **hyperparams: see `on_policy.EpisodeAlgorithm`; the hyperparameters are the fields of `EpisodePPOHyperparams`.
+        env: see `on_policy.EpisodeAlgorithm`, which also has the other arguments.
+        **hyperparams: the fields of `EpisodePPOHyperparams`.
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"RecurrentPolicy": RecurrentPolicy}

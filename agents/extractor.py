@@ -16,9 +16,12 @@ class GlimpseExtractor(BaseFeaturesExtractor):
     With SB3's `VecFrameStack` the n last glimpses and locations lie side by side in the last axis, and it sees them all at once.
 
     Args:
+        observation_space: see `GlimpseInput`.
         features_dim: units of g_t.
-        hidden_size, glimpse_network: see `policy.RAMPolicyOptions`.
-        observation_space, glimpse_mean, glimpse_std: see `GlimpseInput`.
+        hidden_size: see `policy.RAMPolicyOptions`.
+        glimpse_mean: see `GlimpseInput`.
+        glimpse_std: see `GlimpseInput`.
+        glimpse_network: see `policy.RAMPolicyOptions`.
 
     Raises:
         ValueError: an argument is out of range, or the observations hold no glimpse; the message names it.

@@ -136,7 +136,7 @@ def test_what_the_common_page_says_is_true(tmp_path, monkeypatch, capsys):
 
 
 @needs_mnist
-@pytest.mark.parametrize("page", ["classification.md", "catch.md", "architecture.md"])
+@pytest.mark.parametrize("page", ["classification.md", "catch.md", "own-task.md"])
 def test_what_the_other_pages_say_runs(page):
     names = run_blocks(DOCS / page)
     assert names["env"].unwrapped.task.num_envs == 1
