@@ -395,3 +395,84 @@ def test_colours_stay_apart():
     env = gym.make("GlimpseClassification-v0", dataset=(images, [0, 1]), glimpse_size=4, initial_location="center")
     observation, _ = env.reset(seed=0)
     np.testing.assert_allclose(observation["glimpse"][0, :, 2, 2], [1, 0.2, 0], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (np.where(GREY == 7, -np.inf, 0.5), "must be finite"),
+        (np.where(GREY == 7, 1.002, 0.5), r"must lie in \[0, 1\] .*: np.clip\(images, 0, 1\)"),
+        (np.where(GREY == 7, -0.002, 0.5), r"must lie in \[0, 1\] .*: np.clip\(images, 0, 1\)"),
+        (np.where(GREY == 7, -0.3, 0.9), r": \(images \+ 1\) / 2 if they are in \[-1, 1\]$"),
+        (np.where(GREY == 7, -0.1, 1.5), ": undo what standardised them"),
+        (np.where(GREY == 7, -1.5, 0.5), ": undo what standardised them"),
+        (np.where(GREY == 7, 1.5, 0.5), ": divide by the value of white"),
+        (GREY.astype(np.int32) // 59, r"int32 in 0..1: images.astype\(np.float32\)"),
+        (GREY.astype(np.int32) // 29, r"int32 in 0..2: images.astype\(np.uint8\)"),
+        (np.where(GREY == 7, 255, 9), r"in 9..255: images.astype\(np.uint8\)"),
+        (np.where(GREY == 7, 256, 9), r"in 9..256: shift and scale"),
+        (np.zeros((3, 4, 6, 5), np.uint8)[:, :, :0], r"no axis of length 0, got shape \(3, 4, 0, 5\)"),
+    ],
+)
+def test_the_advice_fits_the_range(images, message):
+    with pytest.raises(ValueError, match=message):
+        load_images((images, [0, 1, 2]))
+
+
+def test_rounding_at_one_end_is_clipped():
+    for value, expected in ((1.001, 1), (-0.001, 0)):
+        loaded = load_images((np.where(GREY == 7, value, 0.5), [0, 1, 2])).images
+        np.testing.assert_array_equal(loaded, np.where(GREY == 7, expected, np.float32(0.5)))
+
+
+@pytest.mark.parametrize(
+    ("load", "message"),
+    [
+        (lambda: load_images((np.full((3, 4, 5), 25, np.uint8), [0, 1, 2])), "brightest pixel is 25 of 255"),
+        (lambda: load_images((np.full((3, 4, 5), 0.09), [0, 1, 2])), "brightest pixel is 0.09 of 1"),
+        (lambda: load_images((np.full((3, 5, 9, 6), 200, np.uint8), [0, 1, 2])), "would be 6 channels: if it is 5"),
+        (lambda: load_images(ImageSet("", np.full((3, 5, 9, 4), 200, np.uint8), np.arange(3), 3)), "if it is 4"),
+        (lambda: load_images((GREY, [0, 4, 0])), "are of 2 classes, but go from 0 to 4"),
+        (lambda: load_images((GREY, [1, 1, 1])), "are of 1 classes, but go from 1 to 1"),
+    ],
+)
+def test_doubts_are_told_where_the_data_is_given(load, message):
+    with pytest.warns(UserWarning, match=message) as told:
+        load()
+    assert [one.filename for one in told] == [__file__]
+
+
+def test_what_is_not_doubtful():
+    load_images((np.full((3, 5, 9, 5), 200, np.uint8), [0, 1, 2]))  # As many rows as channels,
+    load_images((np.full((3, 2, 9, 4), 200, np.uint8), [0, 1, 2]))  # or no more channels than colours have.
+    load_images(ImageSet("", np.full((3, 6, 9, 5), 200, np.uint8), np.arange(3), 3))
+    load_images((np.full((3, 2, 2), 26, np.uint8), [0, 3, 0]))  # Half of the classes occur.
+    assert load_images(ImageSet("", GREY, np.array([0, 2**16 - 1, 1]), 2**16)).num_classes == 2**16
+
+
+def test_advice_about_one_hot_rows_is_for_as_many_rows():
+    for labels in (np.eye(3)[:2], np.zeros((3, 3, 1)), np.zeros((1, 3))):
+        with pytest.raises(ValueError, match=rf"must be of shape \(3,\), .*, got shape {re.escape(str(labels.shape))}$"):
+            load_images((GREY, labels))
+
+
+def test_an_image_set_keeps_its_names():
+    given = ImageSet("mine", GREY, np.array([0, 1, 2]), np.int64(3), ["a", 1, "c"])
+    loaded = load_images(given)
+    assert (loaded.num_classes, loaded.class_names) == (3, ("a", "1", "c")) and type(loaded.num_classes) is int
+    with pytest.raises(ValueError, match="an ImageSet, got list of 3"):
+        load_images([GREY, GREY, GREY])
+    with pytest.raises(ValueError, match=r"an ImageSet, got dict$"):
+        load_images({})
+
+
+def test_another_data_folder_is_another_data_set(monkeypatch):
+    calls = []
+    register_dataset("mine", lambda split: calls.append(split) or ImageSet("mine", GREY, np.array([0, 1, 2]), 3))
+    for folder, count in (("one", 1), ("one", 1), ("two", 2), ("one", 2)):
+        monkeypatch.setenv(datasets.DATA_FOLDER_VARIABLE, folder)
+        load_images("mine")
+        assert len(calls) == count
+    datasets._loaders["mine"].cache_clear()
+    load_images("mine")
+    assert len(calls) == 3
