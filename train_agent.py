@@ -115,6 +115,8 @@ def read_config(options: argparse.Namespace, arguments: Sequence[str] | None) ->
         raise ValueError("--index says what to show: it needs --record, --watch or --looks")
     if options.episodes is not None and not (options.record or options.watch):
         raise ValueError("--episodes says how many to show: it needs --record or --watch")
+    if (options.split or options.out) and not options.looks:
+        raise ValueError("--split and --out are those of --looks: they need it")
     if shows and options.resume:
         raise ValueError("--resume continues a training: it can't be given with --eval-only, --record, --watch or --looks")
     if options.resume:
@@ -155,8 +157,8 @@ def show(config: RunConfig, options: argparse.Namespace) -> dict[str, Any]:
     if options.watch:
         result["episodes"] = watch_in_window(model, config.env, **shown)
     if options.looks:
-        shown = {"split": options.split, "index": options.index, "frame_stack": frame_stack}
-        result |= show_looks(model, config.env, env_kwargs, Path(options.out), **shown)
+        shown = {"split": options.split or "validation", "index": options.index, "frame_stack": frame_stack}
+        result |= show_looks(model, config.env, env_kwargs, Path(options.out or "looks"), **shown)
     print(json.dumps(result, indent=2))
     return result
 
@@ -193,7 +195,7 @@ def make_parser(prog: str = "train_agent.py") -> argparse.ArgumentParser:
         argument_default=argparse.SUPPRESS,  # What is not given is left to `RunConfig`.
     )
     parser.set_defaults(eval_only=False, record=None, watch=False, episodes=None, resume=False, log_folder="logs")
-    parser.set_defaults(looks=False, split="validation", index=[], out="looks")
+    parser.set_defaults(looks=False, split=None, index=[], out=None)
     add = parser.add_argument
     add("--algo", help=f"the algorithm (default: ram): {', '.join(algorithm_names())}, one that --imports registers, or module:Class")
     add("--env", help="a registered environment's id (default: GlimpseMNIST-v0)")
