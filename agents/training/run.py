@@ -111,7 +111,8 @@ def open_run(config: RunConfig) -> Run:
         ValueError: the folder holds a run that was asked for differently or by another version, or see `read_hyperparams`.
     """
     if not (Path(config.folder) / "args.yml").exists():
-        hyperparams, env_kwargs = yaml.safe_load(yaml.safe_dump(read_hyperparams(config)))  # As they are when it resumes.
+        read = read_hyperparams(config, say=print)
+        hyperparams, env_kwargs = yaml.safe_load(yaml.safe_dump(read))  # As they are when it resumes.
         steps, n_envs = hyperparams["n_timesteps"], hyperparams["n_envs"]
         if steps < n_envs and not config.minutes:
             raise ValueError(f"n_timesteps must be at least n_envs, one step of each environment, got {steps} and {n_envs}")
@@ -312,6 +313,8 @@ def describe(run: Run, model: BaseAlgorithm, env: VecMonitor, evaluation: TimedE
     result: dict[str, Any] = {"env": config.env, "algo": config.algo, "preset": config.preset, "seed": config.seed}
     if num_images := _ask(env, "num_images"):
         result |= {"dataset": _ask(env, "dataset"), "dataset_size": num_images}
+        if (names := list(_ask(env, "choice_names"))) != [str(number) for number in range(len(names))]:
+            result["class_names"] = names
     return {
         **result,
         "n_timesteps": model.num_timesteps,
