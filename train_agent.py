@@ -4,6 +4,7 @@ python train_agent.py                                   # the recurrent attentio
 python train_agent.py --env GlimpseCatch-v0             # plays Catch, learning from the final reward alone
 python train_agent.py --progress --seed 3 -n 7000000    # that many steps of the environment
 python train_agent.py --algo ppo --env GlimpseCatch-v0  # any other algorithm; --help names them
+python train_agent.py --images FOLDER                   # your own images: a sub-folder for each class, see docs/own-images.md
 python train_agent.py --resume                          # resumes the newest unfinished run
 python train_agent.py -i logs/ram/GlimpseMNIST-v0_1 --eval-only
 python train_agent.py -i logs/ram/GlimpseCatch-v0_1/best_model.zip --record catch.gif
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import inspect
 import json
 import shlex
 import signal
@@ -32,7 +34,7 @@ from typing import Any, NoReturn
 import gymnasium as gym
 import torch
 
-from ram_envs import parse_pairs
+from ram_envs import from_folder, load_images, parse_pairs
 from ram_envs.agents import algorithm_names, make_vec_env, pretrained_hyperparams, pretrained_ids
 from ram_envs.agents.pretrained import PRETRAINED
 from ram_envs.agents.training.callbacks import CLOCKS, end_by_signal
@@ -41,6 +43,7 @@ from ram_envs.agents.training.config import RunConfig, new_folder, read_args, re
 from ram_envs.agents.training.evaluation import evaluate_on_test, evaluation_of
 from ram_envs.agents.training.figures import record, watch_in_window
 from ram_envs.agents.training.looks import show_looks
+from ram_envs.agents.training.registry import OWN_IMAGES
 from ram_envs.agents.training.run import Run, load_agent, run
 
 # Test error in % (of Catch: balls missed) of the paper and of public implementations, with the glimpses that our default has.
@@ -109,6 +112,10 @@ def read_config(options: argparse.Namespace, arguments: Sequence[str] | None) ->
     names, shows = {field.name for field in fields(RunConfig)}, is_show(options)
     given = {name: value for name, value in vars(options).items() if name in names}
     given |= {name: parse_pairs(given[name]) for name in ("hyperparams", "env_kwargs") if name in given}
+    if options.images:
+        given["env_kwargs"] = {**given.get("env_kwargs", {}), "dataset": read_images(options.images)}
+        if run_of(given.get("trained_agent")) is None:  # A run knows its environment.
+            given.setdefault("env", OWN_IMAGES)
     if shows and "trained_agent" not in given:
         raise ValueError("--eval-only, --record, --watch and --looks need -i/--trained-agent")
     if options.index and not (options.record or options.watch or options.looks):
@@ -131,6 +138,25 @@ def read_config(options: argparse.Namespace, arguments: Sequence[str] | None) ->
     if config.trained_agent == PRETRAINED:
         pretrained_hyperparams(config.env)  # Raises where there is none, before a folder is made.
     return config
+
+
+def read_images(words: Sequence[str]) -> str:
+    """The data set in the folder that --images names, with the options of `from_folder` behind it; says what it found.
+
+    Raises:
+        ValueError: an option is unknown or out of range.
+        DataError: the folder does not hold images of classes.
+    """
+    options, known = parse_pairs(words[1:]), list(inspect.signature(from_folder).parameters)[1:]
+    if unknown := [name for name in options if name not in known]:
+        raise ValueError(f"--images FOLDER may be followed by {', '.join(known)}, got {unknown[0]}")
+    name = from_folder(words[0], **options)
+    train, *others = (load_images(name, split) for split in ("train", "validation", "test"))
+    numbers = " / ".join(str(len(one.labels)) for one in (train, *others))
+    what = f"{train.num_classes} classes ({', '.join(train.class_names or ())[:200]})"
+    size = "x".join(map(str, train.images.shape[-2:])) + (" in colour" if train.images.ndim == 4 else " grey")
+    print(f"{words[0]}: {numbers} images to train, validate and test, of {what}, {size}", file=sys.stderr)
+    return name
 
 
 def is_show(options: argparse.Namespace) -> bool:
@@ -194,11 +220,15 @@ def make_parser(prog: str = "train_agent.py") -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         argument_default=argparse.SUPPRESS,  # What is not given is left to `RunConfig`.
     )
-    parser.set_defaults(eval_only=False, record=None, watch=False, episodes=None, resume=False, log_folder="logs")
+    parser.set_defaults(eval_only=False, record=None, watch=False, episodes=None, resume=False, log_folder="logs", images=None)
     parser.set_defaults(looks=False, split=None, index=[], out=None)
     add = parser.add_argument
-    add("--algo", help=f"the algorithm (default: ram): {', '.join(algorithm_names())}, one that --imports registers, or module:Class")
+    add(
+        "--algo",
+        help=f"the algorithm (default: ram): {', '.join(algorithm_names())}, one that --imports registers, or module:Class",
+    )
     add("--env", help="a registered environment's id (default: GlimpseMNIST-v0)")
+    add("--images", nargs="+", metavar=("FOLDER", "NAME:VALUE"), help=IMAGES)
     add("--preset", help="hyperparameters of another purpose: paper (Mnih et al. 2014) or best; default: the everyday ones")
     add("-n", "--n-timesteps", type=int, help="steps of the environment to learn from; default: the tuned number")
     add("--minutes", type=float, help="the time to learn for instead (evaluations not counted)")
@@ -240,6 +270,10 @@ TRAINED_AGENTS = (
     "what to begin from or to show: a run's folder or a model in it, with the run's algorithm, environment, hyperparameters and "
     "options; a model from elsewhere (.zip, needs --trust); or pretrained: the package's own for --env (there are: "
     f"{', '.join(pretrained_ids()) or 'none'})"
+)
+IMAGES = (
+    "learn your own images: a folder with a sub-folder for each class, perhaps followed by options of ram_envs.from_folder, such "
+    f"as size:64 or size:48,64 (default --env: {OWN_IMAGES})"
 )
 RESUME = (
     "resume the newest unfinished run of this algorithm and environment that agrees with all options given here, or the one of "

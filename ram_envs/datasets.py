@@ -25,7 +25,7 @@ from ram_envs.mnist import DataError as DataError
 
 SPLITS = ("train", "validation", "test")
 MAX_CLASSES = 2**16
-_FOLDER = "folder:"  # So begin the names that `ram_envs.from_folder` gives.
+FOLDER_PREFIX = "folder:"  # So begin the names that `ram_envs.from_folder` gives.
 _FOR_WORKERS = "_RAM_ENVS_DATASETS"  # The environment variable that tells worker processes what was registered.
 _HAIR = 1e-3  # Rounding may take floats this far beyond [0, 1].
 _DIM = 0.1  # Images whose brightest pixel is below this share of white are probably on another scale.
@@ -91,7 +91,7 @@ def load_images(dataset: str | ImageSet | Arrays = "mnist", split: str = "train"
         module, function = registered[dataset]
         module = "__mp_main__" if module == "__main__" and "__mp_main__" in sys.modules else module
         register_dataset(dataset, attrgetter(function)(importlib.import_module(module)))
-    if dataset not in _loaders and dataset.startswith(_FOLDER):
+    if dataset not in _loaders and dataset.startswith(FOLDER_PREFIX):
         keep_dataset(dataset, importlib.import_module("ram_envs.folders").Folder.of(dataset).load)
     if dataset not in _loaders:
         raise ValueError(

@@ -18,8 +18,7 @@ from urllib.parse import parse_qsl, quote, unquote, urlencode
 import numpy as np
 from numpy.typing import NDArray
 
-from ram_envs.datasets import _FOLDER as PREFIX
-from ram_envs.datasets import SPLITS, DataError, ImageSet, keep_dataset
+from ram_envs.datasets import FOLDER_PREFIX, SPLITS, DataError, ImageSet, keep_dataset
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
 _OTHER_NAMES = {"val": "validation", "valid": "validation"}  # Of a split's sub-folder.
@@ -47,20 +46,22 @@ class Folder:
         Raises:
             ValueError: it holds something unknown or out of range.
         """
-        path, _, query = name.removeprefix(PREFIX).partition("?")
+        path, _, query = name.removeprefix(FOLDER_PREFIX).partition("?")
         given = dict(parse_qsl(query))
         kinds: dict[str, Any] = {"size": _size, "channels": int, "seed": int, "validation": float, "test": float}
         try:
             return cls(Path(unquote(path)), **{option: kinds[option](value) for option, value in given.items()}).checked()
         except (KeyError, ValueError) as error:
-            raise ValueError(f"dataset must be {PREFIX}PATH?size=HxW&channels=C&seed=S&..., got {name!r} ({error})") from error
+            raise ValueError(
+                f"dataset must be {FOLDER_PREFIX}PATH?size=HxW&channels=C&seed=S&..., got {name!r} ({error})"
+            ) from error
 
     @property
     def name(self) -> str:
         """From which `of` makes it again."""
         given = {name: value for name, value in vars(self).items() if name != "path" and value is not None}
         given |= {"size": "x".join(map(str, self.size))} if self.size else {}
-        return f"{PREFIX}{quote(self.path.as_posix())}?{urlencode(given)}"
+        return f"{FOLDER_PREFIX}{quote(self.path.as_posix())}?{urlencode(given)}"
 
     def checked(self) -> Folder:
         """Itself, with the size as a pair.
@@ -68,7 +69,7 @@ class Folder:
         Raises:
             ValueError: an option is out of range; the message names it.
         """
-        size = self.size if self.size is None or np.ndim(self.size) else (self.size, self.size)
+        size: Any = self.size if self.size is None or np.ndim(self.size) else (self.size, self.size)
         if size is not None and (len(size) != 2 or not all(isinstance(one, (int, np.integer)) for one in size)):
             raise ValueError(f"size must be a side or a pair (height, width) in whole pixels, got {self.size!r}")
         if size is not None and not 1 <= min(size) <= max(size) <= _LARGEST:
@@ -266,7 +267,7 @@ def _open(path: Path) -> Any:
         raise DataError("reading images takes Pillow: pip install 'ram-envs[images]'") from error
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
-        image = Image.open(path)
+        image: Any = Image.open(path)
     if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":  # A camera's JPEG with a second view.
         raise ValueError(f"it holds {image.n_frames} pictures: save the one that is meant")
     return image

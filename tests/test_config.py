@@ -1,14 +1,24 @@
 import json
+import os
 from dataclasses import replace
 
 import pytest
 
 pytest.importorskip("torch")
 
+import few_games
+import numpy as np
 import yaml
+from stable_baselines3 import PPO
 
-from ram_envs.agents import get_algorithm
-from ram_envs.agents.training.config import HYPERPARAMS, RunConfig, change, merge, read_file, read_hyperparams
+import ram_envs
+from ram_envs.agents import RAM, get_algorithm, register_algorithm
+from ram_envs.agents.training.config import RunConfig, change, merge, read_hyperparams
+from ram_envs.agents.training.registry import HYPERPARAMS, read_file
+from ram_envs.datasets import DATA_FOLDER_VARIABLE
+
+assert few_games.EPISODES  # It registers FewGames-v0.
+HAS_MNIST = bool(os.environ.get(DATA_FOLDER_VARIABLE))
 
 
 def test_hyperparameters_come_from_three_places():
@@ -24,8 +34,11 @@ def test_hyperparameters_come_from_three_places():
         "policy_kwargs": {**hyperparams["policy_kwargs"], "core": "gru"},
     }
     assert env_kwargs == {"size": 8}
-    bare, _ = read_hyperparams(RunConfig("GlimpseClassification-v0", "", "fc64"))
-    assert bare == {**get_algorithm("fc64").hyperparams, "n_timesteps": 10**6, "n_envs": 128, "matmul_precision": "highest"}
+    bare, _ = read_hyperparams(RunConfig("CartPole-v1", "", "ram_random"))
+    assert bare == {
+        **get_algorithm("ram_random").hyperparams,
+        **{"n_timesteps": 10**6, "n_envs": 128, "matmul_precision": "highest"},
+    }
 
 
 def test_options_of_the_environment_come_from_three_places():
@@ -121,3 +134,91 @@ def test_changed_hyperparameters():
     assert hyperparams == {"a": 1, "net": {"core": "lstm", "size": 8}}
     with pytest.raises(ValueError, match=r"a\.b can't be set: a is 1, which has no entries"):
         change(hyperparams, {"a.b": 2})
+
+
+def told(env_id, algo="ram", **asked):
+    """Hyperparameters, options and what is said of them."""
+    lines = []
+    hyperparams, env_kwargs = read_hyperparams(RunConfig(env_id, "", algo, **asked), lines.append)
+    return hyperparams, env_kwargs, " ".join(lines)
+
+
+def test_hyperparameters_made_for_the_environment_need_no_word():
+    assert told("GlimpseMNIST-v0", env_kwargs={"dataset": "mnist-5k"})[2] == ""
+    assert told("GlimpseCatch-v0", "dqn")[2] == told("Catch-v0", "ppo")[2] == ""
+
+
+@pytest.fixture
+def halves():
+    """A data set of 200 wide images, black on the left and white on the right."""
+    images = np.zeros((200, 50, 70), np.uint8)
+    images[:, :, 35:] = 255
+    ram_envs.register_dataset("halves of the test", lambda split: (images, np.arange(200) % 4), overwrite=True)
+    return {"dataset": "halves of the test"}
+
+
+def test_images_of_ones_own_have_glimpses_that_fit_and_statistics_of_their_own(halves):
+    hyperparams, env_kwargs, line = told("GlimpseClassification-v0", env_kwargs=halves)
+    assert (env_kwargs["glimpse_size"], env_kwargs["num_scales"]) == (12, 3)  # 12, 24 and 48 pixels: 48 is above 0.65 * 70.
+    look = hyperparams["policy_kwargs"]
+    assert look["location_input"] == "saliency" and hyperparams["location_reward"] == "gain"
+    assert 0.3 < look["glimpse_mean"] < 0.5  # Half of the image is white, and beyond it all is black.
+    assert look["glimpse_std"][0] > look["glimpse_std"][2] > 0.2
+    assert "3 patches of 12x12 pixels for scenes of 50x70" in line and f"mean {look['glimpse_mean']}" in line
+    chosen, env_kwargs, _ = told(
+        "GlimpseClassification-v0",
+        env_kwargs={**halves, "glimpse_size": 20},
+        hyperparams={"policy_kwargs.glimpse_mean": 0.25},
+        n_timesteps=999,
+    )
+    assert (env_kwargs["glimpse_size"], env_kwargs["num_scales"]) == (20, 3)  # 20, 40 and 80.
+    assert (chosen["policy_kwargs"]["glimpse_mean"], chosen["n_timesteps"]) == (0.25, 999)
+    _, env_kwargs, line = told("GlimpseClassification-v0", "cnn", env_kwargs=halves)
+    assert (env_kwargs["glimpse_size"], line) == ("scene", "")
+
+
+def test_many_images_are_seen_for_ten_epochs_at_least():
+    many, *_ = told("GlimpseClassification-v0", env_kwargs={"dataset": "mnist", "num_glimpses": 3}) if HAS_MNIST else (None,)
+    assert many is None or many["n_timesteps"] == 10 * 50_000 * 3
+    few, *_ = told("GlimpseClassification-v0", "cnn", env_kwargs={"dataset": "mnist-5k"})
+    assert few["n_timesteps"] == 200_000  # As the file has it: 50 epochs.
+
+
+def test_other_images_on_an_id_of_mnists_are_measured(halves):
+    hyperparams, env_kwargs, line = told("GlimpseMNIST-v0", env_kwargs=halves)
+    assert hyperparams["policy_kwargs"]["glimpse_mean"] > 0.3 and "glimpse_size" not in env_kwargs
+    assert hyperparams["n_timesteps"] == told("GlimpseMNIST-v0", env_kwargs={"dataset": "mnist-5k"})[0]["n_timesteps"]
+    assert "glimpses have mean" in line
+
+
+def test_environments_without_an_entry_take_the_nearest():
+    discrete, _, line = told("GlimpseMNISTDiscrete-v0", "ppo")
+    assert (discrete["frame_stack"], discrete["n_steps"]) == (7, 7) and "policy" not in discrete
+    assert line == "ppo on GlimpseMNISTDiscrete-v0: hyperparameters of ppo for GlimpseMNIST-v0"
+    game, env_kwargs, line = told("FewGames-v0")
+    assert (game["class_loss"], env_kwargs) == ("reinforce", {})
+    assert len(game["policy_kwargs"]["glimpse_std"]) == 3 and "of ram for GlimpseCatch-v0" in line
+    fashion, env_kwargs, line = told("GlimpseFashionMNIST-v0", env_kwargs={"dataset": "mnist-5k"})
+    assert fashion["location_reward"] == "gain" and env_kwargs.keys() == {"dataset", "warp", "affine"}
+
+
+def test_algorithms_without_a_file_take_that_of_their_class_and_others_their_own_defaults():
+    register_algorithm("ram of the test", type("MyRAM", (RAM,), {}), policy="RAMPolicy")
+    hyperparams, _, line = told("GlimpseMNIST-v0", "ram of the test")
+    assert hyperparams == told("GlimpseMNIST-v0")[0]
+    assert line == "ram of the test on GlimpseMNIST-v0: hyperparameters of ram for GlimpseMNIST-v0"
+    register_algorithm("ppo of the test", type("MyPPO", (PPO,), {}))
+    assert told("GlimpseCatch-v0", "ppo of the test")[0]["n_steps"] == 23
+    register_algorithm("loop of the test", lambda env, seed: iter(()))
+    hyperparams, _, line = told("GlimpseCatch-v0", "loop of the test")
+    assert hyperparams == {"n_timesteps": 10**6, "n_envs": 128, "matmul_precision": "highest"}
+    assert "the algorithm's own defaults" in line
+
+
+def test_rollouts_meant_for_one_environment_are_shared_by_all():
+    """SB3's PPO takes 2,048 steps of each environment, and then 64 at a time ten times."""
+    hyperparams, _, line = told("CartPole-v1", "ppo")
+    assert (hyperparams["n_envs"], hyperparams["n_steps"]) == (128, 16) and line.endswith("with n_steps=16 for 128 environments")
+    assert told("CartPole-v1", "ppo", n_envs=4)[0]["n_steps"] == 512
+    assert told("CartPole-v1", "ppo", hyperparams={"n_steps": 99})[0]["n_steps"] == 99
+    assert told("CartPole-v1", "a2c")[0]["n_steps"] == 5

@@ -7,6 +7,7 @@ import os
 import platform
 import re
 import subprocess
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -14,20 +15,13 @@ from typing import Any
 import torch
 import yaml
 
-from ram_envs import parse_pairs
-
 from ..pretrained import PRETRAINED, pretrained_hyperparams
 from .callbacks import CLOCKS
 from .checkpoints import checkpoints_in
-from .registry import WHOLE_SCENE, get_algorithm
+from .registry import HYPERPARAMS, PROJECT, WHOLE_SCENE, Settings, find_settings, get_algorithm, read_file
 
-PROJECT = Path(__file__).resolve().parents[2]
-_INSTALLED = PROJECT / "agents" / "hyperparams"
-HYPERPARAMS = _INSTALLED if _INSTALLED.is_dir() else PROJECT / "hyperparams"
 # Hyperparameters of a run and not of the algorithm's class. The last is torch's: "highest", "high" or "medium".
 RUN_HYPERPARAMS = ("n_timesteps", "n_envs", "frame_stack", "matmul_precision")
-# rl_zoo3 evaluates in environments without the env_kwargs of its files, so those hold the format of actions as a wrapper.
-ACTION_WRAPPER = "ram_envs.actions.ActionFormat"
 # What may differ when an unfinished run is resumed.
 CIRCUMSTANCES = ("folder", "progress", "command", "device", "num_threads", "tensorboard_log", "figures", "imports", "trust")
 _AT_LEAST_ONE = ("n_timesteps", "n_envs", "evaluations", "eval_freq", "num_threads")
@@ -110,29 +104,37 @@ def run_of(trained_agent: str | None) -> Path | None:
     return folder if (folder / "args.yml").is_file() else None
 
 
-def read_hyperparams(config: RunConfig) -> tuple[dict[str, Any], dict[str, Any]]:
+def read_hyperparams(config: RunConfig, say: Callable[[str], None] = lambda line: None) -> tuple[dict[str, Any], dict[str, Any]]:
     """All hyperparameters of a run, with "lin_..." still as text, and all options of its environments.
 
     What the config changes takes precedence over hyperparams/<algo>.yml, or the trained agent's own hyperparameters, and those
-    over what defines the algorithm. A zip from elsewhere tells only SB3 of its hyperparameters.
+    over what defines the algorithm. A zip from elsewhere tells only SB3 of its hyperparameters. Where the file has none for the
+    environment, or its images are not those that they were made for, `say` is told in one line which are used, see
+    `find_settings`.
 
     Raises:
         ValueError: an unknown preset, an environment without a pretrained agent, a trained agent of another algorithm, a change
             of an entry where there are no entries, numbers out of range, or options that don't fit the algorithm.
     """
     algorithm = get_algorithm(config.algo)
-    tuned = read_file(HYPERPARAMS / f"{config.algo}.yml", config.env, config.preset)
+    settings = Settings(read_file(HYPERPARAMS / f"{config.algo}.yml", config.env, config.preset))
     if config.trained_agent == PRETRAINED:
-        tuned |= pretrained_hyperparams(config.env)
+        settings.hyperparams |= pretrained_hyperparams(config.env)
     elif config.agent_run is not None:
-        tuned = _hyperparams_of_run(config, config.agent_run, WHOLE_SCENE if algorithm.sees_scene else {})
-    hyperparams = merge(algorithm.hyperparams, change(tuned, config.hyperparams))
+        settings.hyperparams = _hyperparams_of_run(config, config.agent_run, WHOLE_SCENE if algorithm.sees_scene else {})
+    elif not config.is_foreign:
+        settings = find_settings(algorithm, config.env, settings.hyperparams, config.env_kwargs)
+    hyperparams = merge(algorithm.hyperparams, change(settings.hyperparams, config.hyperparams))
     env_kwargs = algorithm.env_kwargs(config.env, {**hyperparams.pop("env_kwargs", {}), **config.env_kwargs})
     for name, default in (("n_timesteps", 1_000_000), ("n_envs", 128)):
         value = getattr(config, name) or hyperparams.get(name, default)
         if isinstance(value, bool) or not isinstance(value, (int, float)) or value < 1 or value != value // 1:
             raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
         hyperparams[name] = int(value)
+    if not config.is_foreign and "n_steps" not in hyperparams:
+        hyperparams = {**algorithm.rollout(settings, hyperparams["n_envs"]), **hyperparams}
+    if settings.source:
+        say(f"{config.algo} on {config.env}: {settings.source}")
     hyperparams.setdefault("matmul_precision", "highest")
     return {name: value for name, value in hyperparams.items() if name in RUN_HYPERPARAMS or not config.is_foreign}, env_kwargs
 
@@ -216,43 +218,6 @@ def unfinished_run(log_folder: Path, asked: dict[str, Any]) -> dict[str, Any]:
         raise ValueError(f"nothing to resume as asked: {differences[0]}")
     where = asked.get("folder") or f"{log_folder} of {algo} on {env_id}"
     raise FileNotFoundError(f"there is no unfinished run with a checkpoint in {where}: start one without --resume")
-
-
-def read_file(path: Path, env_id: str, preset: str | None = None) -> dict[str, Any]:
-    """The hyperparameters for one environment out of a file in rl_zoo3's form; {} where there are none.
-
-    Of rl_zoo3's "env_wrapper" only `ACTION_WRAPPER` is known, and read as the env_kwargs that it stands for.
-
-    Args:
-        path: the file.
-        env_id: the environment; of "module:id" the id counts.
-        preset: other hyperparameters for it, which the file holds as "<env_id>/<preset>".
-
-    Raises:
-        ValueError: the file has no such preset, or names another wrapper, which natively batched environments can't have.
-    """
-    env_id = env_id.rpartition(":")[2]
-    try:
-        entries = (yaml.safe_load(path.read_text("utf-8")) if path.exists() else None) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is no YAML: {error}") from error
-    if not isinstance(entries, dict) or not all(isinstance(name, str) and isinstance(entries[name], dict) for name in entries):
-        raise ValueError(f"{path} must hold hyperparameters for each environment, id: {{name: value}}, got {entries!r}")
-    if preset is not None and f"{env_id}/{preset}" not in entries:
-        known = [name.removeprefix(f"{env_id}/") for name in entries if name.startswith(f"{env_id}/")]
-        raise ValueError(f"preset must be one of those that {path.name} has for {env_id}, {known or 'none'}, got {preset!r}")
-    hyperparams = dict(entries.get(f"{env_id}/{preset}" if preset else env_id, {}))
-    written = [f"{name}:{value}" for name, value in hyperparams.items() if isinstance(value, str) and value.startswith("dict(")]
-    hyperparams |= parse_pairs(written)  # "dict(net_arch=[64, 64])", as rl_zoo3 has it.
-    wrappers, env_kwargs = hyperparams.pop("env_wrapper", []), hyperparams.get("env_kwargs", {})
-    fits = isinstance(wrappers, list) and all(isinstance(one, dict) and list(one) == [ACTION_WRAPPER] for one in wrappers)
-    if not fits or not all(isinstance(one[ACTION_WRAPPER], dict) for one in wrappers):
-        raise ValueError(f"env_wrapper must be a list of {ACTION_WRAPPER}: {{action_format: ...}} alone, got {wrappers!r}")
-    if not isinstance(env_kwargs, dict):
-        raise ValueError(f"env_kwargs in {path} must be names and values, got {env_kwargs!r}")
-    for one in wrappers:
-        hyperparams["env_kwargs"] = {**one[ACTION_WRAPPER], **hyperparams.get("env_kwargs", {})}
-    return hyperparams
 
 
 def merge(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:

@@ -13,8 +13,8 @@ CLASSES = ("circle", "cross", "square")
 
 
 def draw(name: str, rng: np.random.Generator, height: int = 50, width: int = 70) -> np.ndarray:
-    """An RGB image (height, width, 3) of one shape in one colour on noise around another."""
-    radius = rng.uniform(5, 10)
+    """An RGB image (height, width, 3) of one shape in a random colour on a dark ground, with noise."""
+    radius = rng.uniform(6, 14)
     y, x = np.mgrid[:height, :width]
     dx, dy = abs(x - rng.uniform(radius, width - radius)), abs(y - rng.uniform(radius, height - radius))
     inside = {
@@ -22,11 +22,9 @@ def draw(name: str, rng: np.random.Generator, height: int = 50, width: int = 70)
         "cross": (np.maximum(dx, dy) <= radius) & (np.minimum(dx, dy) <= radius / 3),
         "square": np.maximum(dx, dy) <= 0.9 * radius,
     }[name]
-    while True:
-        colour, ground = rng.uniform(0, 255, (2, 3))
-        if abs(colour - ground).max() > 80:
-            break
-    image = np.where(inside[:, :, None], colour, ground) + rng.normal(0, 8, (height, width, 3))
+    colour = rng.uniform(0, 255, 3)
+    colour[rng.integers(3)] = 255  # No shape is as dark as the ground.
+    image = np.where(inside[:, :, None], colour, 20) + rng.normal(0, 8, (height, width, 3))
     return image.clip(0, 255).astype(np.uint8)
 
 
