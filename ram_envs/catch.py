@@ -43,7 +43,7 @@ class Catch(Task):
         ValueError: an argument is out of range; the message names it.
     """
 
-    choice_names = MOVES
+    choice_names, success_name = MOVES, "balls caught"
     reset_options = ("ball_column", "ball_speed")
     state_names = (*Task.state_names, "screens", "ball", "speed", "paddle", "caught")
     render_fps = 8

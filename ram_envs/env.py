@@ -132,7 +132,7 @@ class TaskEnv:
     Attributes:
         task: the rules.
         spec: Gymnasium's, with the length of the longest episode as `max_episode_steps`.
-        scene_shape, choices, choice_names, has_labels, dataset, split, num_images: the task's, see `ram_envs.Task`.
+        scene_shape, choices, choice_names, has_labels, success_name, dataset, split, num_images: the task's, see `ram_envs.Task`.
     """
 
     _renderer: Renderer | None = None  # Gymnasium closes what could not be made, too.
@@ -152,6 +152,7 @@ class TaskEnv:
         self.metadata: dict[str, Any] = {"render_modes": [*RENDER_MODES], "render_fps": self.task.render_fps}
         self.scene_shape, self.choices, self.choice_names = self.task.scene_shape, self.task.choices, self.task.choice_names
         self.has_labels, self.dataset = self.task.has_labels, self.task.dataset
+        self.success_name = self.task.success_name
         self.split, self.num_images = self.task.split, self.task.num_images
         if render_mode is not None:
             self._renderer = Renderer(self.task, render_mode)

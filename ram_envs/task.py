@@ -57,6 +57,7 @@ class Task:
         choices: what there is to choose beside the location, and from how many, such as {"class": 10, "stop": 2}.
         choice_names: the names of the first choice's values.
         has_labels: whether the fact "label" tells the right first choice at every step.
+        success_name: what successes are called where "error" is not the word for their lack, such as "balls caught".
         max_episode_steps: the steps of the longest episode, None where there is no longest.
         dataset, split, num_images: the images' data set and split, and how many there are; None where there are no images.
     """
@@ -74,6 +75,7 @@ class Task:
     choices: dict[str, int]
     choice_names: tuple[str, ...]
     has_labels: bool = False
+    success_name: str | None = None
     max_episode_steps: int | None = None
     dataset: str | None = None
     split: str | None = None

@@ -9,7 +9,7 @@ from stable_baselines3.common.utils import ConstantSchedule, LinearSchedule
 from stable_baselines3.common.vec_env import VecEnvWrapper
 
 from ram_envs.agents import RAM, make_vec_env
-from ram_envs.agents.training.callbacks import Stopwatch, TimedEvalCallback, TimeLimitCallback, on_the_clock
+from ram_envs.agents.training.callbacks import ProgressCallback, Stopwatch, TimedEvalCallback, TimeLimitCallback, on_the_clock
 
 N, T = 8, 3
 
@@ -226,11 +226,31 @@ def test_a_model_on_the_clock_is_saved_as_its_own_kind(tmp_path):
     assert type(on_the_clock(loaded)) is type(model)
 
 
-def test_a_progress_bar_of_seconds():
+def test_a_progress_bar_of_seconds(tmp_path):
     watch = Ticks()
-    limit = TickingLimit(watch, 4, progress_bar=True)
-    RAM("RAMPolicy", vec_env(), seed=0, device="cpu").learn(10**9, limit)
-    assert limit.bar.n == 4
+    evaluation = make_evaluation(tmp_path, watch, eval_seconds=3)
+    progress = ProgressCallback(evaluation, seconds=4)
+    RAM("RAMPolicy", vec_env(), seed=0, device="cpu").learn(10**9, [evaluation, TickingLimit(watch, 4), progress])
+    assert (progress.bar.n, progress.bar.total, progress.bar.unit) == (4, 4, "s")
+
+
+def test_the_validation_error_stands_beside_the_progress_bar_as_it_comes(tmp_path):
+    told = []
+
+    class Note(BaseCallback):
+        def _on_step(self):
+            told.append((progress.bar.n, progress.bar.desc.strip()))
+            return True
+
+    evaluation = make_evaluation(tmp_path, eval_steps=N * T)
+    progress = ProgressCallback(evaluation)
+    model = RAM("RAMPolicy", vec_env(), seed=0, device="cpu")
+    model.learn(N * T, [evaluation, ProgressCallback(evaluation)])
+    model.learn(N * T, [evaluation, progress, Note()], reset_num_timesteps=False)  # Resumed: the bar begins at 0.
+    errors = 100 * (1 - np.load(tmp_path / "evaluations.npz")["successes"].mean(axis=1))
+    words = [f"validation error {error:.2f} %" for error in errors]
+    assert told == [(N, words[0]), (2 * N, words[0]), (3 * N, words[1])]
+    assert progress.bar.total == N * T
 
 
 def test_stopwatch_leaves_pauses_out():

@@ -1,5 +1,7 @@
 """An agent at work in pictures, and its learning curve."""
 
+from itertools import pairwise
+
 import gymnasium as gym
 import imageio.v3 as imageio
 import imageio_ffmpeg
@@ -10,6 +12,7 @@ pytest.importorskip("torch")
 pygame = pytest.importorskip("pygame")
 
 from conftest import DATASET
+from matplotlib.figure import Figure
 from matplotlib.image import imread
 from stable_baselines3 import PPO
 
@@ -293,6 +296,34 @@ def test_bands_of_light_and_long_names_are_drawn(tmp_path, num_channels):
     assert rows[:, 75:115].any(axis=1).all() and not rows[:, :2].any() and not rows[:, -10:].any()  # Each beside its own image.
     drawn = draw(episodes[0][-1])
     assert (drawn[:, -1:] == drawn[0, -1]).all()  # Bars and names end before the edge.
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """The figures as they were when they were saved."""
+    figures, save = [], Figure.savefig
+    monkeypatch.setattr(
+        Figure, "savefig", lambda figure, *args, **kwargs: (figures.append(figure), save(figure, *args, **kwargs))
+    )
+    return figures
+
+
+@pytest.mark.parametrize("success", [None, "balls caught"])
+@pytest.mark.parametrize("error", [[88, 30, 9, 0.92], [0.92, 3, 5, 5], [70, 70], [50, 0.0], [40]])
+def test_labels_stand_inside_and_ticks_can_be_read(tmp_path, drawn, error, success):
+    number, error = np.arange(len(error)), np.array(error, float)
+    plot_learning_curve((number + 1) * 1_000_000, number + 1.0, error, tmp_path / "curve.png", "RAM", success)
+    left, right = drawn[0].axes
+    box, [label] = left.get_window_extent(), left.texts
+    inside = label.get_window_extent()
+    assert box.x0 <= inside.x0 and inside.x1 <= box.x1 and box.y0 <= inside.y0 and inside.y1 <= box.y1
+    assert label.get_text() == f"{error.min() if success is None else 100 - error.min():.2f}"
+    assert left.get_ylabel() == ("validation error, %" if success is None else "balls caught on validation, %")
+    ticks = [text for text in left.get_yticklabels() if text.get_text() and box.y0 <= text.get_window_extent().y1 <= box.y1 + 20]
+    assert 2 <= len(ticks) <= 10
+    for axis in (left.yaxis, left.xaxis, right.xaxis):
+        boxes = [text.get_window_extent() for text in axis.get_ticklabels() if text.get_text()]
+        assert not any(one.overlaps(other) for one, other in pairwise(boxes))
 
 
 @pytest.mark.parametrize("last", [2.5, 0.0])

@@ -254,24 +254,51 @@ class TimeLimitCallback(BaseCallback):
     Args:
         stopwatch: counts the training time, evaluations left out.
         seconds: the limit.
-        progress_bar: whether to show a progress bar of seconds.
     """
 
-    def __init__(self, stopwatch: Stopwatch, seconds: float, progress_bar: bool = False) -> None:
+    def __init__(self, stopwatch: Stopwatch, seconds: float) -> None:
         super().__init__()
         self.stopwatch, self.seconds = stopwatch, seconds
-        self.bar = tqdm(total=round(seconds), unit="s") if progress_bar else None
 
     def _on_step(self) -> bool:
         used = min(self.stopwatch.used(), self.seconds)
         self.model.time_used = used / self.seconds  # type: ignore[attr-defined]
-        if self.bar is not None:
-            self.bar.update(used - self.bar.n)
         return used < self.seconds
 
+
+class ProgressCallback(BaseCallback):
+    """A progress bar of the steps, or of the seconds, beside which the newest validation error stands.
+
+    Args:
+        evaluation: the callback that evaluates, which comes before this one.
+        seconds: how long the training takes by the evaluation's stopwatch; None: the bar counts steps.
+    """
+
+    def __init__(self, evaluation: TimedEvalCallback, seconds: float | None = None) -> None:
+        super().__init__()
+        self.evaluation, self.seconds = evaluation, seconds
+
+    def _on_training_start(self) -> None:
+        done = self.model.num_timesteps
+        total = self.locals["total_timesteps"] - done if self.seconds is None else round(self.seconds)
+        self.bar = tqdm(total=total, unit="step" if self.seconds is None else "s", desc=self._error())
+        self._begin = done
+
+    def _on_step(self) -> bool:
+        evaluation = self.evaluation
+        now = self.num_timesteps - self._begin if self.seconds is None else min(evaluation.stopwatch.used(), self.seconds)
+        if self.bar.desc != (error := self._error()):
+            self.bar.set_description_str(error)
+        self.bar.update(now - self.bar.n)
+        return True
+
     def _on_training_end(self) -> None:
-        if self.bar is not None:
-            self.bar.close()
+        self.bar.set_description_str(self._error())
+        self.bar.close()
+
+    def _error(self) -> str:
+        successes = self.evaluation.evaluations_successes
+        return f"validation error {100 * (1 - np.mean(successes[-1])):.2f} % " if successes else "validation error - "
 
 
 def on_the_clock(model: BaseAlgorithm) -> BaseAlgorithm:

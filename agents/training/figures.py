@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from itertools import chain, cycle, islice, repeat
 from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
-import matplotlib
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.evaluation import evaluate_policy
@@ -23,7 +24,9 @@ from ram_envs import draw_glimpse, draw_scene
 from ..vec_env import make_vec_env
 from .evaluation import TEST_SEED, make_split
 
-_TICKS = (0.2, 0.3, 0.5, 0.7, 1, 1.5, 2, 3, 5, 7, 10, 15, 20, 30, 50, 100)  # Of an error in %, on a logarithmic scale.
+_DIGITS = ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 5, 7))  # With which an error's ticks begin, on a logarithmic scale.
+_MOST_TICKS = 6
+_POINTS: Any = {"textcoords": "offset points"}
 _DPI = 110
 # Pixels in the picture of glimpses: the side of a scene, the least and the largest one of a glimpse, and its border.
 _SCENE, _GLIMPSE, _LARGEST_GLIMPSE, _BORDER = 192, 144, 256, 3
@@ -231,24 +234,51 @@ def plot_glimpses(episodes: Sequence[Sequence[ram_envs.Frame]], path: Path) -> N
     _save(figure, path)
 
 
-def plot_learning_curve(episodes: NDArray, cpu_seconds: NDArray, error: NDArray, path: Path, title: str) -> None:
-    """Draw the error (E,) in % of each evaluation against the episodes (E,) and the CPU seconds (E,) of training before it."""
+def plot_learning_curve(
+    episodes: NDArray, cpu_seconds: NDArray, error: NDArray, path: Path, title: str, success: str | None = None
+) -> None:
+    """Draw the error of each evaluation against the training before it.
+
+    Args:
+        episodes, cpu_seconds: the number of training episodes (E,), and the CPU seconds (E,).
+        error: (E,), in %.
+        path: of the picture.
+        title: what stands above it.
+        success: what the rest of 100 % are called, such as "balls caught": they are drawn instead of the error.
+    """
     figure = Figure(figsize=(8, 3.4), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
-    for axis, values, name in ((left, episodes, "training episodes"), (right, cpu_seconds, "CPU seconds")):
-        axis.plot(values, error, marker=".")
+    values, best = (error if success is None else 100 - error), int(np.argmin(error))
+    for axis, progress, name in ((left, episodes, "training episodes"), (right, cpu_seconds, "CPU seconds")):
+        axis.plot(progress, values, marker=".")
         axis.set_xlabel(name)
+        axis.xaxis.set_major_formatter(EngFormatter(sep=""))  # 1M in the place of 1000000.
+        axis.xaxis.set_major_locator(MaxNLocator(5))
         axis.grid(True, which="both", alpha=0.3)
-        if error.min() > 0:
+        axis.margins(y=0.15)  # Room for the label of the best.
+        if success is None and error.min() > 0:
             axis.set_yscale("log")
-            axis.set_yticks([tick for tick in _TICKS if error.min() / 1.2 <= tick <= error.max() * 1.2])
+            axis.yaxis.set_minor_formatter(NullFormatter())
             axis.yaxis.set_major_formatter("{x:g}")
-            axis.yaxis.set_minor_formatter(matplotlib.ticker.NullFormatter())
-    left.set_ylabel("validation error, %")
-    best = int(np.argmin(error))
-    left.annotate(f"{error[best]:.2f}", (episodes[best], error[best]), xytext=(0, 6), textcoords="offset points")
+            axis.set_yticks(_ticks(*axis.get_ylim()))
+    left.set_ylabel("validation error, %" if success is None else f"{success} on validation, %")
+    late = episodes[best] > (episodes[0] + episodes[-1]) / 2
+    where = {"ha": "right" if late else "left", "va": "bottom" if success is None else "top"}
+    left.annotate(f"{values[best]:.2f}", (episodes[best], values[best]), (0, 5 if success is None else -5), **where, **_POINTS)
     figure.suptitle(title)
     _save(figure, path)
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """Round numbers from low to high, on a logarithmic scale, as many as can be read."""
+    ticks: list[float] = []
+    for digits in _DIGITS:
+        decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+        more = [digit * 10.0**decade for decade in decades for digit in digits if low <= digit * 10.0**decade <= high]
+        if len(more) > _MOST_TICKS and len(ticks) > 1:
+            break
+        ticks = more
+    return ticks
 
 
 def _batch(obs: Any) -> Any:

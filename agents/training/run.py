@@ -30,7 +30,7 @@ from ..pretrained import PRETRAINED, load_pretrained_weights
 from ..recurrent import parse_schedule
 from ..vec_env import make_vec_env
 from . import checkpoints
-from .callbacks import ResumeCallback, Stopped, TimedEvalCallback, TimeLimitCallback, on_the_clock
+from .callbacks import ProgressCallback, ResumeCallback, Stopped, TimedEvalCallback, TimeLimitCallback, on_the_clock
 from .config import (
     RUN_HYPERPARAMS,
     RunConfig,
@@ -170,15 +170,12 @@ def train(run: Run, report: Callable[[int, float], None] | None = None) -> dict[
             (run.folder / name).unlink(missing_ok=True)
     n_timesteps = run.hyperparams["n_timesteps"]
     if config.minutes:
-        callbacks.append(TimeLimitCallback(evaluation.stopwatch, 60 * config.minutes, config.progress))
+        callbacks.append(TimeLimitCallback(evaluation.stopwatch, 60 * config.minutes))
         model, n_timesteps = on_the_clock(model), MANY_TIMESTEPS
+    if config.progress:
+        callbacks.append(ProgressCallback(evaluation, 60 * config.minutes if config.minutes else None))
     with _stopped_by_signals(keeper):
-        model.learn(
-            n_timesteps - model.num_timesteps,
-            callbacks,
-            reset_num_timesteps=model.num_timesteps == 0,
-            progress_bar=config.progress and not config.minutes,
-        )
+        model.learn(n_timesteps - model.num_timesteps, callbacks, reset_num_timesteps=model.num_timesteps == 0)
     with checkpoints.written(run.folder / "model.zip") as file:
         model.save(file)
     checkpoints.link(run.folder / "model.zip", run.folder / f"{plain_name(config.env)}.zip")  # By the name that rl_zoo3 expects.
@@ -339,7 +336,8 @@ def draw(run: Run, model: BaseAlgorithm, env: VecMonitor) -> None:
     episodes = curve["timesteps"] / curve["ep_lengths"].mean()
     error = 100 * (1 - curve["successes"].mean(axis=1))
     title = f"{config.algo} on {config.env}, seed {config.seed}"
-    plot_learning_curve(episodes, curve["cpu_seconds"], error, run.folder / "learning_curve.png", title)
+    path, success = run.folder / "learning_curve.png", _ask(env, "success_name")
+    plot_learning_curve(episodes, curve["cpu_seconds"], error, path, title, success)
     split = "test" if config.test else "validation"
     if not _ask(env, "num_images"):
         seed = evaluation_of(env, split).seed or 0
