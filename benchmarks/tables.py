@@ -18,16 +18,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # A script finds only what lies beside it.
+if not __package__:  # A script finds only what lies beside it.
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
 from rich import table as rich_table
 from rich.console import Console
 
-from benchmarks.paper import OTHERS, PRESETS, SEEDS, TASKS, Entries, Entry, PaperTask, gather, ram_entry
-from benchmarks.plots import Panel, plot_panels, save_plot
-from benchmarks.results import PROJECT, Row, add_results, curve_of, read_results
-from benchmarks.scores import Summary, summarize
+from ram_envs.benchmarks.paper import OTHERS, PRESETS, SEEDS, TASKS, Entries, Entry, PaperTask, gather, ram_entry
+from ram_envs.benchmarks.plots import Panel, plot_panels, save_plot
+from ram_envs.benchmarks.results import PROJECT, Row, add_results, curve_of, read_results
+from ram_envs.benchmarks.scores import Summary, summarize
 
 PICTURE = Path("docs", "images", "tables.png")
 CURVES = "learning curves: what the runs reached on validation against CPU minutes of training"
@@ -63,7 +64,7 @@ def main(arguments: list[str] | None = None) -> int:
     results = options.results or options.project / "results" / "tables.jsonl"
     try:
         if options.attention:
-            measure_attention(results.with_name(ATTENTION))
+            measure_attention(results.with_name(ATTENTION), options.project / PICTURE.parent)
         entries, left_out = gather(read_results(results) if results.exists() else [])
         texts = pages(entries, options.project, results) if options.write or options.check else {}
     except (ValueError, FileNotFoundError) as error:
@@ -176,13 +177,16 @@ def read_attention(results: Path) -> list[Row]:
     return read_results(path) if path.exists() else []
 
 
-def measure_attention(path: Path) -> None:
-    """Put a row into a table for each pretrained agent: what its looks are worth on test, with greedy locations and choices."""
+def measure_attention(path: Path, pictures: Path) -> None:
+    """Put a row into a table for each pretrained agent: what its looks are worth on test, with greedy locations and choices.
+
+    The pictures are those of docs/looks.md, of all episodes and of the one with the index 3.
+    """
     import torch  # Only here: tables are made without it.
 
     from ram_envs.agents import load_pretrained, pretrained_hyperparams, pretrained_ids
     from ram_envs.agents.training.config import current_commit, describe_machine
-    from ram_envs.agents.training.looks import measure
+    from ram_envs.agents.training.looks import show_looks
 
     torch.set_num_threads(1)
     facts = {"command": "python benchmarks/tables.py --attention", "commit": current_commit()}
@@ -190,7 +194,9 @@ def measure_attention(path: Path) -> None:
     for env_id in pretrained_ids():
         hyperparams = pretrained_hyperparams(env_id)
         torch.set_float32_matmul_precision(hyperparams["matmul_precision"])
-        _, measured = measure(load_pretrained(env_id, device="cpu"), env_id, hyperparams["env_kwargs"], "test")
+        model, env_kwargs = load_pretrained(env_id, device="cpu"), hyperparams["env_kwargs"]
+        measured = show_looks(model, env_id, env_kwargs, pictures, split="test", index=[3])
+        del measured["pictures"]
         add_results(path, [{"env": env_id, "run": "pretrained_looks", **measured, **facts}])
         print(f"{env_id}: {', '.join(f'{measured[name]:.2f} % {title}' for name, title in LOOKS.items())}", flush=True)
 

@@ -20,7 +20,7 @@ from ram_envs.agents import RAM, make_vec_env
 from ram_envs.agents.training import looks as module
 from ram_envs.agents.training.config import RunConfig
 from ram_envs.agents.training.evaluation import evaluate_on_test
-from ram_envs.agents.training.looks import Looks, describe, gather_looks, measure, show_looks, watch_image
+from ram_envs.agents.training.looks import Looks, describe, describe_episode, gather_looks, measure, show_looks, watch_episode
 from ram_envs.agents.training.run import run
 from train_agent import main
 
@@ -181,8 +181,9 @@ def test_what_has_no_looks_is_named():
         with pytest.raises(ValueError, match=f"env must be seen through a retina of ram_envs, got {env_id}"):
             gather_looks(model, env_id, options)
     model = RAM("RAMPolicy", make_vec_env("GlimpseCatch-v0", 1, size=6), class_loss="reinforce", device="cpu")
-    with pytest.raises(ValueError, match=r"index is that of an image, got 3 for GlimpseCatch-v0, which has none: leave it out"):
-        watch_image(model, "GlimpseCatch-v0", {"size": 6}, "test", 3)
+    frames, scores = watch_episode(model, "GlimpseCatch-v0", {"size": 6}, "test", 3)  # The game with that seed.
+    assert len(frames) == 6 and scores is None
+    assert describe_episode(frames, scores)["label"] is None
     with pytest.raises(ValueError, match="the model's observation_space must be"):
         gather_looks(model, "GlimpseMNIST-v0", DIGITS)
 
@@ -202,7 +203,7 @@ def test_the_saliency_is_that_which_moves_the_gaze(tmp_path):
     options = {**DIGITS, "canvas_size": 40, "glimpse_size": 6, "num_scales": 2}
     small = {"hidden_size": 8, "core_size": 8, "location_input": "saliency", "location_scale": 1e-9}
     model = RAM("RAMPolicy", make_vec_env(ENV, 2, **options), seed=0, device="cpu", policy_kwargs=small, weight_average=0.5)
-    frames, scores = watch_image(model, ENV, options, "validation", 2)
+    frames, scores = watch_episode(model, ENV, options, "validation", 2)
     assert scores.shape == (3, 2, 3, 3) and len(frames) == 4
     assert frames[0].truth == ram_envs.load_images(DATASET, "validation").labels[2]
     weights = torch.from_numpy(scores).flatten(1).softmax(-1)  # (3, 18)
@@ -214,8 +215,8 @@ def test_the_saliency_is_that_which_moves_the_gaze(tmp_path):
     shown = show_looks(model, ENV, options, tmp_path / "new", index=[2], split="validation")
     k, row, column = np.unravel_index(scores[0].argmax(), scores[0].shape)
     corner = frames[0].look.corners[k]
-    assert shown["images"][0]["most_salient"][0] == [corner[0] + (2 * column + 1) * 2**k, corner[1] + (2 * row + 1) * 2**k]
-    assert shown["images"][0]["label"] == str(frames[0].truth) and len(shown["images"][0]["said"]) == 3
+    assert shown["index"][0]["most_salient"][0] == [corner[0] + (2 * column + 1) * 2**k, corner[1] + (2 * row + 1) * 2**k]
+    assert shown["index"][0]["label"] == str(frames[0].truth) and len(shown["index"][0]["said"]) == 3
     assert json.loads(json.dumps(shown)) == shown
     assert [Path(path).name for path in shown["pictures"]] == [f"looks_{ENV}_2.png", f"looks_{ENV}.png"]
     for path in shown["pictures"]:
@@ -252,6 +253,9 @@ def test_the_command_and_tensorboard(tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(["--looks"])
     assert "--looks need -i" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["-i", str(tmp_path / "run"), "--eval-only", "--split", "test"])
+    assert "--split and --out are those of --looks" in capsys.readouterr().err
 
 
 def test_the_page_can_be_followed(tmp_path, monkeypatch):

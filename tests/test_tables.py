@@ -10,10 +10,10 @@ pytest.importorskip("scipy")
 
 from finished_runs import publish_run
 
-from benchmarks.paper import TASKS, entry_of, gather
-from benchmarks.results import PROJECT, add_results, read_results
-from benchmarks.scores import Summary
-from benchmarks.tables import (
+from ram_envs.benchmarks.paper import TASKS, entry_of, gather
+from ram_envs.benchmarks.results import PROJECT, add_results, read_results
+from ram_envs.benchmarks.scores import Summary
+from ram_envs.benchmarks.tables import (
     attention_table,
     glimpses_table,
     image,
@@ -258,11 +258,12 @@ def test_attention_is_measured_by_the_command(project, monkeypatch, capsys):
 
     measured = []
 
-    def measure(model, env_id, env_kwargs, split):
+    def show_looks(model, env_id, env_kwargs, out, split, index):
         measured.append((env_id, split))
-        return None, make_attention(env_id, 1, 2, 3)
+        assert out == project / "docs" / "images"
+        return make_attention(env_id, 1, 2, 3) | {"pictures": []}
 
-    monkeypatch.setattr(looks, "measure", measure)
+    monkeypatch.setattr(looks, "show_looks", show_looks)
     assert run_tables(project, "--attention") == 0
     assert measured == [(env_id, "test") for env_id in pretrained_ids()]
     rows = read_results(project / "results" / "attention.jsonl")

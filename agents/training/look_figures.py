@@ -1,4 +1,4 @@
-"""Pictures of where an agent looks: heat maps of many episodes beside what was measured of them, and one image in detail."""
+"""Pictures of where an agent looks: heat maps of many episodes beside what was measured of them, and one episode in detail."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def _plot_line(axis: Any, values: Sequence[float], **kwargs: Any) -> None:
     axis.set_xlabel("glimpse", fontsize=8)
 
 
-def plot_image(frames: Sequence[Frame], scores: NDArray[np.floating] | None, title: str) -> Figure:
+def plot_episode(frames: Sequence[Frame], scores: NDArray[np.floating] | None, title: str) -> Figure:
     """One episode, glimpse by glimpse: its patches, where it is taken (dot) and the next one (cross), and what is said after it.
 
     Args:

@@ -29,7 +29,7 @@ from ram_envs import Frame, env_defaults
 from ..vec_env import check_spaces, info_array, make_vec_env
 from .evaluation import EVAL_ENVS, TEST_SEED, make_split
 from .figures import play, plot_glimpses
-from .look_figures import plot_image, plot_looks
+from .look_figures import plot_episode, plot_looks
 
 _BINS = 30  # Of a heat map, along the scene's longer side, at most.
 _LOGGED_EPISODES, _LOGGED_IMAGES = 500, 4  # Of an evaluation's pictures in TensorBoard.
@@ -180,26 +180,25 @@ def measure(model: BaseAlgorithm, env_id: str, env_kwargs: dict[str, Any], split
     return looks, {"env": env_id, "split": split, **describe(looks), **{name: round(error, 4) for name, error in without.items()}}
 
 
-def watch_image(
+def watch_episode(
     model: BaseAlgorithm, env_id: str, env_kwargs: dict[str, Any], split: str, index: int, frame_stack: int = 1
 ) -> tuple[list[Frame], NDArray[np.float32] | None]:
-    """Run a model on one image of a split.
+    """Run a model on one image of a split, or on the game with the seed `index`.
 
     Returns:
         T + 1 frames, one before each action and one after the last; and for a model with a saliency (`location_input`) its scores
         (T, k, m, m) of the retina's cells, the narrowest patch first, else None.
 
     Raises:
-        ValueError: the environment shows no images through a retina of `ram_envs`, or there is no such image.
+        ValueError: the environment is not seen through a retina of `ram_envs`, or there is no such image.
     """
     task = _task_of(make_vec_env(env_id, **env_kwargs), env_id)
-    if not task.num_images:
-        raise ValueError(f"index is that of an image, got {index} for {env_id}, which has none: leave it out")
+    options = {"index": index} if task.num_images else None
     env: Any = gym.make(env_id, **{**env_kwargs, **task.evaluation(split).env_kwargs})
     saliency = getattr(getattr(model, "acting_policy", None), "saliency", None)
     scores: list[torch.Tensor] = []  # (1, k m m) each
     hook = saliency and saliency.register_forward_hook(lambda module, inputs, _: scores.append(module.scores(*inputs)))
-    actions = play(model, env, seed=index, options={"index": index}, frame_stack=frame_stack)
+    actions = play(model, env, seed=index, options=options, frame_stack=frame_stack)
     frames = [env.unwrapped.frame(action=action) for action in actions]
     if not hook:
         return frames, None
@@ -208,19 +207,20 @@ def watch_image(
     return frames, torch.cat(scores).reshape(-1, num_scales, size, size).cpu().numpy()
 
 
-def describe_image(frames: Sequence[Frame], scores: NDArray | None) -> Measured:
-    """What `watch_image` gives, ready for JSON: the "label" and, for each glimpse, the class "said" after it, its "locations" in
-    [-1, 1] and, with scores, the columns and rows of the scene's "most_salient" places, the middles of the best cells.
+def describe_episode(frames: Sequence[Frame], scores: NDArray | None) -> Measured:
+    """What `watch_episode` gives, ready for JSON: the "label" (None: there is none) and, for each glimpse, what was "said" after
+    it, its "locations" in [-1, 1] and, with scores, column and row of the "most_salient" place, the middle of the best cell.
     """
     last, looks = frames[-1], [frame.look for frame in frames[:-1] if frame.look is not None]
-    names = [last.names[number] for number in (last.truth, *(frame.choice for frame in frames[1:])) if number is not None]
-    image: Measured = {"label": names[0], "said": names[1:], "locations": _rounded(np.stack([look.location for look in looks]))}
+    measured: Measured = {"label": None if last.truth is None else last.names[last.truth]}
+    measured["said"] = [last.names[frame.choice] for frame in frames[1:] if frame.choice is not None]
+    measured["locations"] = _rounded(np.stack([look.location for look in looks]))
     if scores is not None:
         best = [np.unravel_index(one.argmax(), one.shape) for one in scores]  # Scale, row, column.
         pairs = zip(looks, best, strict=True)
         places = [look.corners[k] + (2 * np.array([column, row]) + 1) * 2**k for look, (k, row, column) in pairs]
-        image["most_salient"] = np.stack(places).tolist()
-    return image
+        measured["most_salient"] = np.stack(places).tolist()
+    return measured
 
 
 def show_looks(
@@ -233,26 +233,27 @@ def show_looks(
     index: Sequence[int] = (),
     frame_stack: int = 1,
 ) -> Measured:
-    """Measure a split's looks and draw them: looks_<id>.png, and looks_<id>_<index>.png of each image in `index`.
+    """Measure a split's looks and draw them: looks_<id>.png, and looks_<id>_<i>.png of each image, or game's seed, i in `index`.
 
     Returns:
-        what `measure` says, what `describe_image` says of each image in "images", and the paths of the "pictures".
+        what `measure` says, what `describe_episode` says of each in "index", and the paths of the "pictures".
 
     Raises:
-        ValueError: see `gather_looks` and `watch_image`.
+        ValueError: see `gather_looks` and `watch_episode`.
     """
-    name, figures, images = f"looks_{env_id.rpartition(':')[2].replace('/', '-')}", {}, []
+    name, figures, shown = f"looks_{env_id.rpartition(':')[2].replace('/', '-')}", {}, []
     for one in index:  # First: whether there are such images is known at once.
-        frames, scores = watch_image(model, env_id, env_kwargs, split, one, frame_stack)
-        images.append({"index": one, **describe_image(frames, scores)})
-        title = f"{env_id}, image {one} of {split} (label {images[-1]['label']}): what is said after each glimpse"
-        figures[f"{name}_{one}.png"] = plot_image(frames, scores, title)
+        frames, scores = watch_episode(model, env_id, env_kwargs, split, one, frame_stack)
+        shown.append({"index": one, **describe_episode(frames, scores)})
+        label = shown[-1]["label"]
+        what = f"the game with seed {one}" if label is None else f"image {one} of {split} (label {label})"
+        figures[f"{name}_{one}.png"] = plot_episode(frames, scores, f"{env_id}, {what}: what is said after each glimpse")
     looks, measured = measure(model, env_id, env_kwargs, split, frame_stack=frame_stack)
     figures[f"{name}.png"] = _plot(looks, measured, f"{env_id}: looks in {len(looks.locations)} episodes of {split}")
     out.mkdir(parents=True, exist_ok=True)
     for file, figure in figures.items():
         figure.savefig(out / file, dpi=_DPI)
-    return {**measured, "images": images, "pictures": [str(out / file) for file in figures]}
+    return {**measured, "index": shown, "pictures": [str(out / file) for file in figures]}
 
 
 class LooksCallback(BaseCallback):
@@ -284,7 +285,7 @@ class LooksCallback(BaseCallback):
             with tempfile.TemporaryDirectory() as folder:
                 path = Path(folder, "glimpses.png")
                 indices = range(min(_LOGGED_IMAGES, len(looks.locations)))
-                plot_glimpses([watch_image(self.model, index=one, **how)[0] for one in indices], path)
+                plot_glimpses([watch_episode(self.model, index=one, **how)[0] for one in indices], path)
                 values["looks/glimpses"] = logger.Image(imread(path)[..., :3], "HWC")
         log_to_tensorboard(self.model, values)
         return True
