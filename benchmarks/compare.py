@@ -18,14 +18,15 @@ from pathlib import Path
 
 import gymnasium as gym
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # A script finds only what lies beside it.
+if not __package__:  # A script finds only what lies beside it.
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.jobs import TRAIN, Job, add_job_options, complete, make_job, positive, run_script
-from benchmarks.leaderboard import write_page
-from benchmarks.results import folder_of, read_results
 from ram_envs import parse_pairs
 from ram_envs.agents import algorithm_names, get_algorithm
 from ram_envs.agents.training.registry import Algorithm
+from ram_envs.benchmarks.jobs import TRAIN, Job, add_job_options, complete, make_job, positive, run_script
+from ram_envs.benchmarks.leaderboard import write_page
+from ram_envs.benchmarks.results import folder_of, read_results
 from train_agent import import_modules
 
 NAMES = ("GlimpseMNIST", "GlimpseTranslatedMNIST", "GlimpseClutteredMNIST", "GlimpseClutteredMNIST100", "GlimpseCatch")
@@ -33,9 +34,9 @@ ENVIRONMENTS = [f"{name}-v0" for name in NAMES]
 FACTS = ("summary", "sees_scene", "uses_labels")  # Of an `Algorithm`, in each row.
 
 
-def main(arguments: list[str] | None = None, script: Path = TRAIN) -> int:
+def main(arguments: list[str] | None = None, script: Path = TRAIN, prog: str = "compare.py") -> int:
     """Run the command line with this train_agent.py; returns the exit status, 1 where a run failed."""
-    options = parse(arguments)
+    options = parse(arguments, prog)
     import_modules(options.imports)
     command = shlex.join(["python", "benchmarks/compare.py", *(sys.argv[1:] if arguments is None else arguments)])
     jobs = plan(options, command, script)
@@ -113,8 +114,8 @@ def covering_command(table: Path, runs: set[tuple[str, str]]) -> str | None:
     return next((command for command, made in earlier.items() if runs <= made), None)
 
 
-def parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def parse(arguments: list[str] | None, prog: str = "compare.py") -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--algos", nargs="+", metavar="NAME", help="the algorithms (default: all whose packages are installed)")
     envs = f"the environments (default: {', '.join(ENVIRONMENTS)})"
@@ -138,5 +139,10 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     return options
 
 
+def command(arguments: list[str] | None = None, prog: str = "compare.py") -> None:
+    """The command line as a process of its own."""
+    run_script(lambda: main(arguments, prog=prog))
+
+
 if __name__ == "__main__":
-    run_script(main)
+    command()

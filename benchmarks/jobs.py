@@ -20,18 +20,18 @@ from typing import Any
 import gymnasium as gym
 from tqdm import tqdm
 
-from benchmarks.results import publish
+import train_agent
 from ram_envs.agents.training.callbacks import end_by_signal
 from ram_envs.agents.training.config import read_hyperparams
 from ram_envs.agents.training.run import open_run
-from train_agent import parse_config
+from ram_envs.benchmarks.results import publish
 
 try:
     import fcntl
 except ModuleNotFoundError:  # Windows: there two starts at once are not told apart.
     fcntl = None  # type: ignore[assignment]
 
-TRAIN = Path(__file__).resolve().parent.parent / "train_agent.py"
+TRAIN = Path(train_agent.__file__)
 POLL = 0.1  # Seconds between looks at the processes.
 PATIENCE = 30  # Seconds that a process has to end when it is told to: until its next rollout, which may be after an evaluation.
 ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "MKL", "OPENBLAS", "NUMEXPR", "NUMBA")}
@@ -113,7 +113,7 @@ def make_job(arguments: Sequence[str], folder: Path, script: Path, **facts: Any)
         ValueError: an argument is wrong, or the folder holds a run that was asked for differently or has other hyperparameters.
     """
     arguments = (*arguments, "--folder", str(folder))
-    config = parse_config(arguments)
+    config = train_agent.parse_config(arguments)
     stored = open_run(config).hyperparams if (folder / "args.yml").exists() else None
     if stored and (changed := difference(stored, read_hyperparams(config)[0])):
         raise ValueError(f"{folder} holds a run with {changed} now: take another --out or remove the folder")

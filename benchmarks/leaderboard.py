@@ -13,11 +13,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # A script finds only what lies beside it.
+if not __package__:  # A script finds only what lies beside it.
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.plots import plot_aggregates, plot_curves, save_plot
-from benchmarks.results import Row, folder_of, read_results
-from benchmarks.scores import (
+from ram_envs.benchmarks.plots import plot_aggregates, plot_curves, save_plot
+from ram_envs.benchmarks.results import Row, folder_of, read_results
+from ram_envs.benchmarks.scores import (
     AGGREGATES,
     CHANCE,
     RESAMPLES,
@@ -28,7 +29,7 @@ from benchmarks.scores import (
     scores_of,
     summarize,
 )
-from benchmarks.tables import NO_RESULT, image, link, markdown_table, show_spread
+from ram_envs.benchmarks.tables import NO_RESULT, image, link, markdown_table, show_spread
 
 FIGURES = ("success_rate", "n_timesteps", "train_cpu_seconds")  # Of a result, in the page's tables.
 
@@ -41,7 +42,7 @@ class Board:
     algos: list[str]  # The best first.
     env_ids: list[str]
     summaries: dict[tuple[str, str], dict[str, Summary]]  # For an algorithm and an environment each of `FIGURES` over the seeds.
-    facts: dict[str, Row]  # For each algorithm a row, which has `benchmarks.compare.FACTS`.
+    facts: dict[str, Row]  # For each algorithm a row, which has `ram_envs.benchmarks.compare.FACTS`.
 
     def sees_scene(self, algo: str) -> bool:
         """Whether it sees the whole scene instead of glimpses."""

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from benchmarks.results import Row
 from ram_envs import env_defaults
+from ram_envs.benchmarks.results import Row
 
 SEEDS = 3  # A goal is a mean over this many.
 PRESETS = {"paper": "faithful", "best": "best"}  # Of hyperparams/ram.yml, and their columns' titles.

@@ -15,8 +15,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 from numpy.typing import NDArray
 
-from benchmarks.results import Curve, Row, curve_of
-from benchmarks.scores import Estimate
+from ram_envs.benchmarks.results import Curve, Row, curve_of
+from ram_envs.benchmarks.scores import Estimate
 
 # Okabe and Ito's colours without the yellow, which is lost on white; dashes and markers tell apart what shares a colour.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#56B4E9", "#E69F00")

@@ -16,12 +16,13 @@ import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # A script finds only what lies beside it.
+if not __package__:  # A script finds only what lies beside it.
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.jobs import TRAIN, Job, add_job_options, complete, difference, make_job, positive, run_script
-from benchmarks.paper import PRESETS, TASKS, Entry, entry_of, ram_entry
-from benchmarks.results import folder_of, publish
 from ram_envs.agents.training.config import read_hyperparams
+from ram_envs.benchmarks.jobs import TRAIN, Job, add_job_options, complete, difference, make_job, positive, run_script
+from ram_envs.benchmarks.paper import PRESETS, TASKS, Entry, entry_of, ram_entry
+from ram_envs.benchmarks.results import folder_of, publish
 from train_agent import parse_config
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from benchmarks.results import Row
+from ram_envs.benchmarks.results import Row
 
 # The success rate of random choices: one class of ten, and what a random player caught in 400,000 games.
 CHANCE = {

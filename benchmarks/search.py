@@ -32,23 +32,24 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # A script finds only what lies beside it.
+if not __package__:  # A script finds only what lies beside it.
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 try:
     import optuna
     from optuna.trial import FrozenTrial, TrialState
 
-    from benchmarks import search_study as studies
+    from ram_envs.benchmarks import search_study as studies
 except ModuleNotFoundError as error:
     raise ImportError(f"benchmarks/search.py needs the package {error.name}: pip install 'ram-envs[search]'") from error
 
-from benchmarks.jobs import ONE_THREAD, positive, run_script
-from benchmarks.search_study import read_space, read_values
 from ram_envs import parse_pairs
 from ram_envs.agents.training.callbacks import CLOCKS
 from ram_envs.agents.training.config import HYPERPARAMS, RunConfig, read_hyperparams
 from ram_envs.agents.training.registry import get_algorithm
 from ram_envs.agents.training.run import run
+from ram_envs.benchmarks.jobs import ONE_THREAD, positive, run_script
+from ram_envs.benchmarks.search_study import read_space, read_values
 from train_agent import import_modules
 
 DEATHS = 3  # This number of workers, times --workers, may be killed with no trial finished between them.

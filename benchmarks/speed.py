@@ -24,12 +24,13 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # A script finds only what lies beside it.
+if not __package__:  # A script finds only what lies beside it.
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import ram_envs
-from benchmarks.results import Row, add_results
-from benchmarks.speed_agents import EPISODE_STEPS, TRAINED, measure_recurrent, measure_training
-from benchmarks.timing import Timed, median, per_second, print_table, take_turns
+from ram_envs.benchmarks.results import Row, add_results
+from ram_envs.benchmarks.speed_agents import EPISODE_STEPS, TRAINED, measure_recurrent, measure_training
+from ram_envs.benchmarks.timing import Timed, median, per_second, print_table, take_turns
 
 CARTPOLE = "CartPole-v1"
 CANVAS = "GlimpseTranslatedMNIST-v0"

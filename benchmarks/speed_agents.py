@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.results import Row
-from benchmarks.timing import Timed, median, per_second, print_table, take_turns
 from ram_envs import env_defaults
+from ram_envs.benchmarks.results import Row
+from ram_envs.benchmarks.timing import Timed, median, per_second, print_table, take_turns
 
 TRAINED = ("GlimpseMNIST-v0", "GlimpseTranslatedMNIST-v0")
 EPISODE_STEPS = {"GlimpseCatch-v0": 23, "GlimpseMNIST-v0": 7}  # Where PPO learns.

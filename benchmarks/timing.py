@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.results import Row
+from ram_envs.benchmarks.results import Row
 
 Timed = Callable[[], float]  # Works for a turn and returns what it reached, such as steps per second.
 

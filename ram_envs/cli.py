@@ -7,6 +7,7 @@ ram-envs evaluate -i pretrained --env GlimpseMNIST-v0
 ram-envs record catch.gif -i logs/ram/GlimpseCatch-v0_1
 ram-envs watch -i pretrained --env GlimpseCatch-v0   # a trained agent in a window
 ram-envs looks -i pretrained --env GlimpseCatch-v0   # why it looks where it looks
+ram-envs compare --envs GlimpseCatch-v0 --algos ram ppo --minutes 5   # a leaderboard
 
 `ram-envs COMMAND --help` tells the options. All but play and gallery need the extra `train`.
 """
@@ -27,6 +28,7 @@ COMMANDS: dict[str, tuple[str, list[str]]] = {
     "record": ("train_agent:command", ["--record"]),
     "looks": ("train_agent:command", ["--looks"]),
     "watch": ("train_agent:command", ["--watch"]),
+    "compare": ("ram_envs.benchmarks.compare:command", []),
 }
 
 
@@ -41,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         run = getattr(importlib.import_module(module), function)
     except ImportError as error:
-        extra = "render" if module.startswith("ram_envs") else "train"
+        extra = "render" if options.command in ("play", "gallery") else "train"
         sys.exit(f"ram-envs {options.command} can't be run ({error}): pip install 'ram-envs[{extra}]'")
     run([*before, *options.arguments], prog=f"ram-envs {options.command}")
 

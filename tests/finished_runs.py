@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 
-from benchmarks.results import folder_of, publish
+from ram_envs.benchmarks.results import folder_of, publish
 
 SUCCESSES = np.array([[0, 0, 0, 1], [1, 0, 1, 1]])  # Of two evaluations of four episodes.
 

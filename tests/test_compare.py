@@ -8,9 +8,9 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("scipy")
 
-from benchmarks.compare import main, pairs_for, parse, plan
-from benchmarks.results import read_results
 from ram_envs.agents.training.run import open_run, store
+from ram_envs.benchmarks.compare import main, pairs_for, parse, plan
+from ram_envs.benchmarks.results import read_results
 from train_agent import parse_config
 
 ROOT = Path(__file__).resolve().parent.parent

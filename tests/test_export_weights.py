@@ -8,10 +8,10 @@ torch = pytest.importorskip("torch")
 
 from safetensors.torch import load_file
 
-from benchmarks.export_weights import main
 from ram_envs.agents import RAM, load_pretrained, pretrained_ids
 from ram_envs.agents.training.config import RunConfig
 from ram_envs.agents.training.run import run
+from ram_envs.benchmarks.export_weights import main
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,9 @@ import pytest
 
 pytest.importorskip("torch")
 
-from benchmarks.jobs import (
+from ram_envs.agents.training.config import read_hyperparams
+from ram_envs.agents.training.run import open_run, store
+from ram_envs.benchmarks.jobs import (
     TRAIN,
     Job,
     complete,
@@ -23,9 +25,7 @@ from benchmarks.jobs import (
     run_script,
     tail,
 )
-from benchmarks.results import read_results
-from ram_envs.agents.training.config import read_hyperparams
-from ram_envs.agents.training.run import open_run, store
+from ram_envs.benchmarks.results import read_results
 from train_agent import parse_config
 
 ARGUMENTS = ["--algo", "ppo", "--env", "GlimpseCatch-v0", "--seed", "1", "-n", "1000", "--device", "cpu"]

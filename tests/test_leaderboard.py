@@ -9,7 +9,7 @@ pytest.importorskip("scipy")
 
 from finished_runs import publish_run
 
-from benchmarks.leaderboard import main, write_page
+from ram_envs.benchmarks.leaderboard import main, write_page
 
 MNIST, CATCH = "GlimpseMNIST-v0", "GlimpseCatch-v0"
 COMMAND = "python benchmarks/compare.py --minutes 3"

@@ -1,7 +1,7 @@
 import pytest
 
-from benchmarks.paper import OTHERS, TASKS, Entry, entry_of, gather, ram_entry
 from ram_envs import env_defaults
+from ram_envs.benchmarks.paper import OTHERS, TASKS, Entry, entry_of, gather, ram_entry
 
 MNIST, CLUTTERED, CATCH = "GlimpseMNIST-v0", "GlimpseClutteredMNIST-v0", "GlimpseCatch-v0"
 

@@ -7,9 +7,9 @@ pytest.importorskip("torch")
 
 from finished_runs import publish_run
 
-from benchmarks.plots import Panel, common_grid, plot_aggregates, plot_curves, plot_panels, save_plot, style_of
-from benchmarks.results import read_results
-from benchmarks.scores import Estimate
+from ram_envs.benchmarks.plots import Panel, common_grid, plot_aggregates, plot_curves, plot_panels, save_plot, style_of
+from ram_envs.benchmarks.results import read_results
+from ram_envs.benchmarks.scores import Estimate
 
 CATCH = "GlimpseCatch-v0"
 

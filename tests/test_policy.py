@@ -319,7 +319,10 @@ def test_options_of_version_0_1_0_have_other_names_today():
     ("kwargs", "message"),
     [
         ({"core": "gru2"}, "core must be one of"),
-        ({"glimpse_network": "cnn2"}, r"glimpse_network must be one of \('paper', 'retina', 'fc', 'conv', 'cnn'\), .module:Class. or a class"),
+        (
+            {"glimpse_network": "cnn2"},
+            r"glimpse_network must be one of \('paper', .* 'cnn'\), .module:Class. or a class",
+        ),
         ({"glimpse_network": "conv"}, "the filters are 10x10, got glimpses of 4x4"),
         ({"location_policy": "greedy"}, r"location_policy must be one of \('learned', 'random'\), got 'greedy'"),
         ({"location_input": "saliency"}, 'location_input="saliency" needs a scene_size where .* no scene_shape'),

@@ -7,10 +7,10 @@ pytest.importorskip("scipy")
 
 from finished_runs import finish_run
 
-from benchmarks.reproduce import main, parse, plan, wanted
-from benchmarks.results import read_results
 from ram_envs.agents.training.config import read_hyperparams
 from ram_envs.agents.training.run import open_run, store
+from ram_envs.benchmarks.reproduce import main, parse, plan, wanted
+from ram_envs.benchmarks.results import read_results
 from train_agent import parse_config
 
 ROOT = Path(__file__).resolve().parent.parent

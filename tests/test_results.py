@@ -7,7 +7,7 @@ pytest.importorskip("torch")
 
 from finished_runs import publish_run
 
-from benchmarks.results import COLUMNS, RESULTS, add_results, curve_of, folder_of, read_results
+from ram_envs.benchmarks.results import COLUMNS, RESULTS, add_results, curve_of, folder_of, read_results
 
 MNIST, CATCH = "GlimpseMNIST-v0", "GlimpseCatch-v0"
 

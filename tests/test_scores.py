@@ -3,7 +3,7 @@ import pytest
 
 pytest.importorskip("scipy")
 
-from benchmarks.scores import (
+from ram_envs.benchmarks.scores import (
     AGGREGATES,
     Estimate,
     environment_sets,

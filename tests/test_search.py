@@ -14,9 +14,9 @@ optuna = pytest.importorskip("optuna")
 
 from optuna.trial import TrialState
 
-from benchmarks.search import main, report
-from benchmarks.search_study import open_search, work
 from ram_envs.agents.training.config import HYPERPARAMS, read_file
+from ram_envs.benchmarks.search import main, report
+from ram_envs.benchmarks.search_study import open_search, work
 
 SCRIPT = str(HYPERPARAMS.parent / "benchmarks" / "search.py")
 

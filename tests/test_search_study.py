@@ -6,8 +6,8 @@ import pytest
 pytest.importorskip("torch")
 optuna = pytest.importorskip("optuna")
 
-from benchmarks.search_study import MAX_FAILURES, claim_trial, count_running, make_config, open_search, work
 from ram_envs.agents.training.config import RunConfig
+from ram_envs.benchmarks.search_study import MAX_FAILURES, claim_trial, count_running, make_config, open_search, work
 
 SPACE = {"learning_rate": {"low": 1e-4, "high": 1e-2, "log": True}, "n_epochs": {"low": 1, "high": 8}}
 ASKED = {"algo": "ram", "env": "GlimpseMNIST-v0", "seed": 0, "hyperparams": {}, "env_kwargs": {}, "space": SPACE}

@@ -4,9 +4,9 @@ import pytest
 
 pytest.importorskip("torch")
 
-from benchmarks.speed import main
-from benchmarks.speed_agents import splits
-from benchmarks.timing import median, per_second, take_turns
+from ram_envs.benchmarks.speed import main
+from ram_envs.benchmarks.speed_agents import splits
+from ram_envs.benchmarks.timing import median, per_second, take_turns
 
 QUICK = ["--rounds", "1"]
 
