@@ -269,6 +269,7 @@ def _open(path: Path) -> Any:
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         image: Any = Image.open(path)
     if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":  # A camera's JPEG with a second view.
+        image.close()
         raise ValueError(f"it holds {image.n_frames} pictures: save the one that is meant")
     return image
 
