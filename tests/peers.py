@@ -66,20 +66,23 @@ def put_algorithms(with_ram):
 
 def named_like_theirs(algorithm, **defaults):
     """The algorithm, told by Stable-Baselines3's names what has another one here or none."""
-    policy_class = next(iter(algorithm.policy_aliases.values()))
     cnn = importlib.import_module("stable_baselines3.common.torch_layers").NatureCNN
 
-    class Ours(algorithm):
-        policy_aliases: Any = dict.fromkeys(("MlpPolicy", "CnnPolicy", "MultiInputPolicy"), policy_class)
+    class Policy(next(iter(algorithm.policy_aliases.values()))):
+        def __init__(self, *args, net_arch=None, **options):
+            if net_arch and isinstance(net_arch, list):  # One layer, the core, is what our policies have.
+                options["core_size"] = net_arch[-1]
+            super().__init__(*args, **options)
 
-        def __init__(self, policy, env, batch_size=None, policy_kwargs=None, **hyperparams):
-            given = dict(policy_kwargs or {})
-            if policy == "CnnPolicy":
-                given.setdefault("features_extractor_class", cnn)
-            layers = given.pop("net_arch", None)  # One layer, the core, is what our policies have.
-            if layers and isinstance(layers, list):
-                given["core_size"] = layers[-1]
-            super().__init__(policy, env, policy_kwargs=given, **{**defaults, **hyperparams})
+    class CnnPolicy(Policy):
+        def __init__(self, *args, **options):
+            super().__init__(*args, **{"features_extractor_class": cnn, **options})
+
+    class Ours(algorithm):
+        policy_aliases: Any = {"MlpPolicy": Policy, "CnnPolicy": CnnPolicy, "MultiInputPolicy": Policy}
+
+        def __init__(self, policy, env, batch_size=None, **hyperparams):
+            super().__init__(policy, env, **{**defaults, **hyperparams})
 
     return Ours
 
