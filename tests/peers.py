@@ -19,7 +19,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import gymnasium as gym
 
@@ -79,7 +79,7 @@ def named_like_theirs(algorithm, **defaults):
             super().__init__(*args, **{"features_extractor_class": cnn, **options})
 
     class Ours(algorithm):
-        policy_aliases: Any = {"MlpPolicy": Policy, "CnnPolicy": CnnPolicy, "MultiInputPolicy": Policy}
+        policy_aliases: ClassVar[dict[str, Any]] = {"MlpPolicy": Policy, "CnnPolicy": CnnPolicy, "MultiInputPolicy": Policy}
 
         def __init__(self, policy, env, batch_size=None, **hyperparams):
             super().__init__(policy, env, **{**defaults, **hyperparams})
