@@ -209,7 +209,7 @@ def test_scenes_from_elsewhere_are_refused():
 def test_parts_of_scenes_can_be_looked_at():
     retina = Retina((4, 6), 4, 2)
     scenes, places = retina.blank_scenes(3), np.zeros((3, 2), np.float32)
-    retina.inner(scenes)[...] = np.arange(24).reshape(4, 6)
+    retina.inner(scenes)[...] = np.arange(72).reshape(3, 4, 6)
     np.testing.assert_array_equal(retina.look(scenes[1:], places[1:]), retina.look(scenes, places)[1:])
 
 
@@ -240,6 +240,7 @@ def test_a_copy_of_a_retina_looks_alike():
 
 def test_a_glimpse_as_wide_as_the_scene():
     assert Retina((3, 20, 30), "scene").glimpse_shape == (1, 3, 30, 30)
+    assert Retina((40, 20, 30), "scene").glimpse_shape == (1, 40, 30, 30)  # Channels are no side.
     image = np.arange(16, dtype=np.uint8).reshape(1, 4, 4)
     np.testing.assert_allclose(255 * look(image, (0, 0), "scene")[0], image[0], rtol=1e-6)
 
@@ -295,6 +296,11 @@ def test_patches_far_larger_than_the_image_are_refused():
     Retina((28, 28), 7, 3, 3)
     with pytest.raises(ValueError, match="makes a widest patch of 128 pixels; images of 28x14 allow at most 112"):
         Retina((28, 14), 8, 5)
+    with pytest.raises(ValueError, match="128 pixels; images of 28x14 allow at most 112"):
+        Retina((200, 28, 14), 8, 5)
+    for num_scales, widest in ((61, str(2**60)), (62, r"1 \* 2\*\*61")):
+        with pytest.raises(ValueError, match=f"makes a widest patch of {widest} pixels"):
+            Retina((28, 28), 1, num_scales)
     with pytest.raises(ValueError, match=r"num_scales=1 and num_zooms=100 makes a widest patch of 8 \* 2\*\*99 pixels"):
         Retina((28, 28), 8, 1, 100)
     with pytest.raises(ValueError, match="128 pixels"):
@@ -312,6 +318,8 @@ WIDTHS = {"glimpse": spaces.Box(0, 1, (1, 2, 2)), "location": spaces.Box(-1, 1, 
 
 def test_a_gaze_by_hand():
     gaze = Gaze(3, "random", (4, 6), 2, 1, 2)
+    assert gaze.state_names == ("gaze.locations", "gaze.zooms")  # All that changes but the scenes.
+    assert not gaze.locations.any() and not gaze.zooms.any() and not gaze.scenes.any()
     assert gaze.space == spaces.Dict(WIDTHS) and gaze.space.scene_shape == (4, 6)
     gaze.begin(np.array([True, False, True]), np.array([[0, 0.75], [0.5, 0.25]]))
     assert gaze.locations.tolist() == [[-1, 0.5], [0, 0], [0, -0.5]]
@@ -345,7 +353,7 @@ def test_a_gaze_without_zooms():
         assert (gaze.locations[0] == expected).all()
 
 
-@pytest.mark.parametrize("bad", ["left", (0,), (0, 1.5), (-1.5, 0), (np.nan, 0), [[0, 0]], None, ("a", "b"), [0, [1]]])
+@pytest.mark.parametrize("bad", ["left", (0,), (0, 1.5), (-1.5, 0), (np.nan, 0), [[0, 0]], None, ("a", "b"), [0, [1]], {}])
 def test_bad_initial_locations_are_named(bad):
     with pytest.raises(ValueError, match=r'initial_location must be "random", "center" or a pair'):
         Gaze(1, bad, (4, 6), 2)
