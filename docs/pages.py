@@ -1,4 +1,5 @@
-"""Fill the tables of docs/classification.md and docs/catch.md, between their markers, from the code.
+"""Fill the tables of docs/classification.md and docs/catch.md, between their markers, from the code; and what docs/pretrained.md
+tells of each agent from its card.
 
 python docs/pages.py          # writes the pages that are out of date
 python docs/pages.py --check  # writes nothing; names the pages that are out of date and exits with 1 if there are any
@@ -22,7 +23,8 @@ from ram_envs import ENVIRONMENTS, Catch, GlimpseCatch, GlimpseClassification, T
 from ram_envs.actions import ACTION_FORMATS
 
 FOLDER = Path(__file__).parent
-# What each page tells of: ids, and the task behind each of them.
+WEIGHTS = FOLDER.parent / "agents" / "weights"
+# What each page tells of: ids, and the task behind each of them; nothing where it tells of the pretrained agents.
 PAGES: dict[str, dict[str, type[Task]]] = {
     "classification.md": {
         name: GlimpseClassification
@@ -30,6 +32,7 @@ PAGES: dict[str, dict[str, type[Task]]] = {
         if own["task"] == "classification" and "flatten_observation" not in own
     },
     "catch.md": {"GlimpseCatch-v0": GlimpseCatch, "Catch-v0": Catch},
+    "pretrained.md": {},
 }
 
 
@@ -44,7 +47,10 @@ def fill(page: str, tasks: dict[str, type[Task]], images: Path) -> str:
     Raises:
         ValueError: a marker is missing.
     """
-    parts = {"ids": ids(tasks), "spaces": formats(tasks), "options": options(tasks), "pictures": pictures(tasks, images)}
+    if tasks:
+        parts = {"ids": ids(tasks), "spaces": formats(tasks), "options": options(tasks), "pictures": pictures(tasks, images)}
+    else:
+        parts = {"agents": agents(WEIGHTS, images)}
     for name, part in parts.items():
         between = re.compile(rf"(?<=<!-- {name}: begin -->\n).*?(?=<!-- {name}: end -->)", re.DOTALL)
         if not between.search(page):
@@ -105,6 +111,20 @@ def pictures(tasks: dict[str, type[Task]], images: Path) -> str:
         f"**{env_id}**\n\n![{env_id} late in an episode](images/{env_id}.png)\n\n![{env_id}, some episodes](images/{env_id}.gif)"
         for env_id in shown
     )
+
+
+def agents(weights: Path, images: Path) -> str:
+    """Each pretrained agent: the facts of its card, how to use it, and its picture."""
+    rows, sections = [], []
+    for card in sorted(weights.glob("*.md")):
+        env_id, facts = card.stem, dict(re.findall(r"^\| ([^|]+) \| (.+) \|$", card.read_text("utf-8"), re.MULTILINE))
+        size = f"{facts['parameters'].split(':')[0]} parameters, {facts['file'].split(', ')[1]}"
+        link = f"[card](../agents/weights/{card.name})"
+        rows.append([f"[{env_id}](#{env_id.lower()})", facts["test error"], size, link, f'`load_pretrained("{env_id}")`'])
+        [picture] = images.glob(f"pretrained_{env_id}.*")
+        shown = f"![The agent of {env_id} at work](images/{picture.name})"
+        sections.append(f"### {env_id}\n\n`ram-envs watch -i pretrained --env {env_id}`\n\n{shown}")
+    return "\n\n".join([table(["agent", "test error", "size", "card", "in Python"], rows), *sections])
 
 
 def stand_in(env_id: str, **options: Any) -> gym.Env:

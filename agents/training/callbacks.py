@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.progress import BarColumn, TimeElapsedColumn, TimeRemainingColumn
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
 from stable_baselines3.common.vec_env import VecEnv
@@ -22,6 +23,7 @@ from .checkpoints import check_space, save_checkpoint, written
 from .generator import GeneratorAlgorithm
 
 CLOCKS = ("wall", "cpu")
+_TEXT = "{task.description}[progress.percentage]{task.percentage:>4.0f}%"
 
 
 class Stopwatch:
@@ -281,8 +283,8 @@ class ProgressCallback(BaseCallback):
     def _on_training_start(self) -> None:
         done = self.model.num_timesteps
         total = self.locals["total_timesteps"] - done if self.seconds is None else round(self.seconds)
-        self.bar = tqdm(total=total, unit="step" if self.seconds is None else "s", desc=self._error())
-        self._begin = done
+        columns = (_TEXT, BarColumn(bar_width=None), TimeElapsedColumn(), "<", TimeRemainingColumn())  # Fit in 80 letters.
+        self.bar, self._begin = tqdm(total=total, desc=self._error(), progress=columns), done
 
     def _on_step(self) -> bool:
         evaluation = self.evaluation
@@ -298,7 +300,7 @@ class ProgressCallback(BaseCallback):
 
     def _error(self) -> str:
         successes = self.evaluation.evaluations_successes
-        return f"validation error {100 * (1 - np.mean(successes[-1])):.2f} % " if successes else "validation error - "
+        return f"validation error {100 * (1 - np.mean(successes[-1])):.2f} %" if successes else "validation error -"
 
 
 def on_the_clock(model: BaseAlgorithm) -> BaseAlgorithm:

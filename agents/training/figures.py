@@ -25,7 +25,7 @@ from ..vec_env import make_vec_env
 from .evaluation import TEST_SEED, make_split
 
 _DIGITS = ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 5, 7))  # With which an error's ticks begin, on a logarithmic scale.
-_MOST_TICKS = 6
+_MOST_TICKS, _FAR = 6, 3  # Errors that lie so many times apart have a logarithmic scale.
 _POINTS: Any = {"textcoords": "offset points"}
 _DPI = 110
 # Pixels in the picture of glimpses: the side of a scene, the least and the largest one of a glimpse, and its border.
@@ -252,19 +252,19 @@ def plot_learning_curve(
     for axis, progress, name in ((left, episodes, "training episodes"), (right, cpu_seconds, "CPU seconds")):
         axis.plot(progress, values, marker=".")
         axis.set_xlabel(name)
-        axis.xaxis.set_major_formatter(EngFormatter(sep=""))  # 1M in the place of 1000000.
         axis.xaxis.set_major_locator(MaxNLocator(5))
         axis.grid(True, which="both", alpha=0.3)
         axis.margins(y=0.15)  # Room for the label of the best.
-        if success is None and error.min() > 0:
+        if success is None and error.max() > _FAR * error.min() > 0:
             axis.set_yscale("log")
             axis.yaxis.set_minor_formatter(NullFormatter())
             axis.yaxis.set_major_formatter("{x:g}")
             axis.set_yticks(_ticks(*axis.get_ylim()))
+    left.xaxis.set_major_formatter(EngFormatter(sep=""))  # 1M in the place of 1000000.
     left.set_ylabel("validation error, %" if success is None else f"{success} on validation, %")
     late = episodes[best] > (episodes[0] + episodes[-1]) / 2
-    where = {"ha": "right" if late else "left", "va": "bottom" if success is None else "top"}
-    left.annotate(f"{values[best]:.2f}", (episodes[best], values[best]), (0, 5 if success is None else -5), **where, **_POINTS)
+    where = {"ha": "right" if late else "left", "va": "top" if success is None else "bottom"}  # Where no line comes through.
+    left.annotate(f"{values[best]:.2f}", (episodes[best], values[best]), (0, -5 if success is None else 5), **where, **_POINTS)
     figure.suptitle(title)
     _save(figure, path)
 
