@@ -82,6 +82,7 @@ def named_like_theirs(algorithm, **defaults):
         policy_aliases: ClassVar[dict[str, Any]] = {"MlpPolicy": Policy, "CnnPolicy": CnnPolicy, "MultiInputPolicy": Policy}
 
         def __init__(self, policy, env, batch_size=None, **hyperparams):
+            policy = self.policy_aliases.get(policy, policy)  # SB3 refuses the name "MlpPolicy" where observations are dicts.
             super().__init__(policy, env, **{**defaults, **hyperparams})
 
     return Ours
