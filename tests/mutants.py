@@ -25,7 +25,6 @@ import signal
 import sys
 import tempfile
 import time
-import traceback
 from pathlib import Path
 
 import numba
@@ -33,17 +32,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = ("ram_envs", "agents", "agents/training")
-PRELOADED = (
-    "torch.distributed.tensor",
-    "stable_baselines3",
-    "sb3_contrib",
-    "gymnasium",
-    "pygame",
-    "matplotlib.pyplot",
-    "pooch",
-    "requests",
-    "pytest",
-)
+PRELOADED = ("torch.distributed.tensor", "stable_baselines3", "sb3_contrib", "gymnasium", "pygame", "matplotlib.pyplot", "pooch")
 SWAPPED = {
     **{ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq},
     **{ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.In: ast.NotIn, ast.NotIn: ast.In, ast.And: ast.Or, ast.Or: ast.And},
@@ -57,9 +46,7 @@ BARE = (ast.Name, ast.Attribute, ast.Subscript, ast.Call)
 
 
 def with_fields(node, **fields):
-    changed = copy.copy(node)
-    for name, value in fields.items():
-        setattr(changed, name, value)
+    vars(changed := copy.copy(node)).update(fields)
     return changed
 
 
@@ -79,8 +66,7 @@ def changes(node, field):
     elif isinstance(node, ast.UnaryOp):
         yield node.operand
     elif isinstance(node, ast.Constant) and isinstance(node.value, (int, float)):
-        values = [not node.value] if isinstance(node.value, bool) else [node.value + 1, node.value - 1]
-        yield from map(ast.Constant, values)
+        yield from map(ast.Constant, [not node.value] if isinstance(node.value, bool) else [node.value + 1, node.value - 1])
     elif isinstance(node, ast.Name) and node.id in NAMES:
         yield ast.Name(NAMES[node.id], node.ctx)
     elif isinstance(node, ast.Attribute) and node.attr in NAMES:
@@ -131,16 +117,20 @@ def mutate(tree, site):
 
 
 class Order:
-    """Runs the fastest tests first, once their times are known."""
+    """Fast tests first, and before them those that fail often; `seconds` and `failures` are by name."""
 
-    def __init__(self, seconds):
-        self.seconds = seconds
+    def __init__(self, log, seconds, failures):
+        self.log, self.seconds, self.failures = log, seconds, failures
 
     def pytest_collection_modifyitems(self, items):
-        items.sort(key=lambda item: self.seconds.get(item.nodeid, 0.0))
+        items.sort(key=lambda item: self.seconds.get(item.nodeid, 0.0) / (1 + self.failures.count(item.nodeid)) ** 2)
 
     def pytest_runtest_logreport(self, report):
         self.seconds[report.nodeid] = self.seconds.get(report.nodeid, 0.0) + report.duration
+        self.failures += [report.nodeid] * report.failed
+
+    def pytest_sessionfinish(self):
+        self.log.with_suffix(".tests").write_text(repr((self.seconds, self.failures)), "utf-8")
 
 
 def interpret(module):
@@ -156,36 +146,31 @@ def interpret(module):
     numba.njit = njit
 
 
-def run_here(tests, module, interpreted, seconds, log):
-    os.setsid()
-    os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 1), os.dup2(1, 2)
-    resource.setrlimit(resource.RLIMIT_AS, (32 * 2**30, 32 * 2**30))
-    sys.dont_write_bytecode = bool(seconds)
-    if interpreted:
-        interpret(module)
-    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
-    options = ["-xq", "--tb=short", "-pno:cacheprovider", "-pno:unraisableexception", "-Wignore::RuntimeWarning"]
-    code = pytest.main([*options, *tests], [Order(seconds)])
-    log.with_suffix(".seconds").write_text(repr(seconds), "utf-8")
-    return int(code)
-
-
-def run_tests(tests, module, interpreted, seconds, limit, log):
-    """Whether the tests pass, in a forked process; the first run fills `seconds` through a file."""
-    code, start, process = 1, time.monotonic(), os.fork()
+def run_tests(tests, module, interpreted, known, limit, log):
+    """Whether the tests pass, in a forked process, and what is known of them now: their seconds and failures."""
+    start, process = time.monotonic(), os.fork()
     if process == 0:
+        os.setsid()
+        os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 1), os.dup2(1, 2)
+        resource.setrlimit(resource.RLIMIT_AS, (32 * 2**30, 32 * 2**30))
+        sys.dont_write_bytecode = bool(known[0])
+        if interpreted:
+            interpret(module)
+        os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
+        options = ["-xq", "--tb=short", "-pno:cacheprovider", "-pno:unraisableexception", "-Wignore::RuntimeWarning"]
         try:
-            code = run_here(tests, module, interpreted, seconds, log)
-        except BaseException:
-            traceback.print_exc()
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+            code = pytest.main([*options, *tests], [Order(log, *known)])
+            sys.stdout.flush()
+            os._exit(code)
+        finally:
+            os._exit(1)
     while (ended := os.waitpid(process, os.WNOHANG))[0] == 0:
         if time.monotonic() - start > limit:
             os.killpg(process, signal.SIGKILL)
         time.sleep(0.02)
-    return ended[1] == 0
+    told = log.with_suffix(".tests")
+    seconds, failures = ast.literal_eval(told.read_text("utf-8")) if told.exists() else known
+    return ended[1] == 0, (known[0] or seconds, failures)
 
 
 def main():
@@ -212,27 +197,26 @@ def main():
 def check(options, path, module, tests, log):
     tree = ast.parse(path.read_text("utf-8"))
     mutants = list(sites(tree))
-    chosen = list(range(len(mutants)))
+    chosen, limit, interpreted = options.only or range(len(mutants)), 900.0, not options.compiled
     if options.sample is not None:
         chosen = sorted(random.Random(options.seed).sample(chosen, min(options.sample, len(chosen))))
-    chosen, limit, interpreted = options.only or chosen, 900.0, not options.compiled
     path.write_text(ast.unparse(tree), "utf-8")
-    start, seconds = time.monotonic(), {}
-    if not run_tests(tests, module, interpreted, seconds, limit, log):
+    start = time.monotonic()
+    passes, known = run_tests(tests, module, interpreted, ({}, []), limit, log)
+    if not passes:
         sys.exit(f"the tests of {path} fail without a fault in it:\n{log.read_text('utf-8')[-3000:]}")
-    seconds = ast.literal_eval(log.with_suffix(".seconds").read_text("utf-8"))
     limit = 30 + 3 * (time.monotonic() - start)
     for cache in path.parent.glob(f"__pycache__/{path.stem}.*.pyc"):
         cache.unlink()
-    survivors = []
+    killed = len(chosen)
     print(f"{path}: {len(chosen)} of {len(mutants)} mutants, at most {limit:.0f} s each", flush=True)
     for number in chosen:
         mutant, what = mutate(tree, mutants[number])
         path.write_text(mutant, "utf-8")
-        if run_tests(tests, module, interpreted, seconds, limit, log):
-            survivors.append(number)
+        survives, known = run_tests(tests, module, interpreted, known, limit, log)
+        if survives:
+            killed -= 1
             print(f"  {number}  {path}:{mutants[number][-1]}  {what}", flush=True)
-    killed = len(chosen) - len(survivors)
     print(f"{path}: {killed} of {len(chosen)} mutants noticed, {killed / len(chosen):.1%}, in {time.monotonic() - start:.0f} s")
 
 

@@ -185,6 +185,7 @@ def test_each_draw_in_its_place():
 
 def test_only_the_games_asked_for_go_on():
     game = Catch(3, size=6)
+    assert not any(part.any() for part in game.get_state().values())  # No game has begun.
     game.begin(ALL, {"ball_column": [1, 2, 3], "ball_speed": [1, 0, -1]})
     before = game.observe()
     game.step([LEFT, LEFT, RIGHT], 3, np.array([True, False, True]))
@@ -212,6 +213,7 @@ def test_a_new_game_forgets_the_old_one():
     assert game.terminated.tolist() == [True, False] and game.info()["is_success"][0].tolist() == [True, False]
     game.step([STAY, LEFT], 2, np.array([False, True])), game.step([STAY, STAY], 2, np.array([False, True]))
     frame = game.frame(1, RIGHT)
+    assert (1 / 16) ** frame.gamma == pytest.approx(0.4, abs=0.005)  # As bright as a ball in the coarsest patch is drawn.
     assert frame.lines == ("step 2 of 2", "missed", "reward 0")
     assert (frame.choice, frame.scores.tolist(), frame.names) == (RIGHT, [0, 0, 1], ("left", "stay", "right"))
     assert frame.look is None and np.argwhere(frame.scene).tolist() == [[2, 0], [2, 1], [2, 2]] and frame.scene.max() == 1
