@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ram_envs import Frame
 
+_TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)  # Of an error in %, on a logarithmic scale.
 _COLUMNS = 8  # Heat maps, or glimpses, side by side.
 _GAZE, _PATCH, _OWN, _OTHER = "#4dd2ff", "#ff7f0e", "#1f77b4", "#8c8c8c"  # Colours.
 _LONGEST_NAME = 10  # Letters of a class above its glimpse.
@@ -68,8 +69,9 @@ def _plot_errors(axis: Any, measured: dict[str, Any]) -> None:
     _plot_line(axis, errors)
     if min(errors) > 0:
         axis.set_yscale("log")
+        axis.set_yticks([tick for tick in _TICKS if min(errors) / 1.2 <= tick <= max(errors) * 1.2])
         axis.yaxis.set_major_formatter("{x:g}")
-        axis.yaxis.set_minor_formatter("")
+        axis.minorticks_off()
     place = (len(errors), errors[-1])
     axis.annotate(f"{errors[-1]:.2f}", place, xytext=(0, 6), textcoords="offset points", ha="right", fontsize=8)
     axis.set_title("error in % after each glimpse")
