@@ -345,7 +345,7 @@ def test_a_trained_agent_brings_its_hyperparameters_and_its_seed_does_not(tmp_pa
     opened = open_run(asked)
     assert opened.hyperparams == {**first["hyperparams"], "n_timesteps": 32}
     assert opened.env_kwargs == first["env_kwargs"]
-    env = make_vec_env("FewGames-v0", 4, **opened.env_kwargs)
+    env = make_vec_env("FewGames-v0", 4, frame_stack=opened.frame_stack, **opened.env_kwargs)
     model, best = load_agent(opened, env), get_algorithm("ppo").load(tmp_path / "first/best_model.zip", device="cpu")
     assert (model.seed, best.seed) == (2, 1)
     for one, other in zip(model.policy.state_dict().values(), best.policy.state_dict().values(), strict=True):

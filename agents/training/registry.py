@@ -179,8 +179,8 @@ def find_settings(algorithm: Algorithm, env_id: str, own: dict[str, Any], env_kw
 
     An algorithm without a file takes that of the class which it is made from. An environment without an entry takes that of the
     id with other actions and flat observations, or if there are glimpses that of `OWN_IMAGES` or, without labels, `GAMES`. For
-    images that are not MNIST the mean and deviation of the glimpses are measured, and those of `OWN_IMAGES` have glimpses that
-    fit the image, where `env_kwargs` name none, and `_EPOCHS` epochs at least.
+    images that are not MNIST the mean and deviation of the glimpses are measured. With the entry of `OWN_IMAGES` training takes
+    `_EPOCHS` epochs at least, and in that environment itself the glimpses fit the scene, where `env_kwargs` name none.
 
     Args:
         algorithm: the algorithm.
@@ -201,12 +201,14 @@ def find_settings(algorithm: Algorithm, env_id: str, own: dict[str, Any], env_kw
         return Settings(hyperparams, said[0])
     options = {**hyperparams.get("env_kwargs", {}), **env_kwargs}
     env: Any = gym.make(env_id, **options).unwrapped
-    if env_id == OWN_IMAGES:
-        steps = 1 if algorithm.sees_scene else env.task.max_episode_steps
-        hyperparams["n_timesteps"] = max(hyperparams["n_timesteps"], _EPOCHS * env.num_images * steps)
-        if not algorithm.sees_scene:
-            said.append(_fit_glimpses(hyperparams, env.scene_shape, env_kwargs))
-            env = gym.make(env_id, **{**options, **hyperparams["env_kwargs"]}).unwrapped
+    if used == OWN_IMAGES:
+        steps = 1 if algorithm.sees_scene else env.spec.max_episode_steps
+        hyperparams["n_timesteps"] = max(
+            hyperparams.get("n_timesteps", 1_000_000), _EPOCHS * (env.num_images or 0) * (steps or 0)
+        )
+    if env_id == OWN_IMAGES and not algorithm.sees_scene:
+        said.append(_fit_glimpses(hyperparams, env.scene_shape, env_kwargs))
+        env = gym.make(env_id, **{**options, **hyperparams["env_kwargs"]}).unwrapped
     try:
         mean, stds = env.glimpse_statistics()
     except ValueError:  # A task that measures none.
