@@ -200,3 +200,4 @@ class EpisodeA2C(EpisodePPO):
     """A2C (Mnih et al. 2016) with a recurrent policy: each rollout is learned from once. See `EpisodePPO`."""
 
     hyperparams_class = EpisodeA2CHyperparams
+    log_name = "EpisodeA2C"

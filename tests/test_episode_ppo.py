@@ -189,6 +189,13 @@ def test_environments_of_every_kind():
     assert make_model(env=make_vec_env("CartPole-v1", 2), n_steps=8).learn(16).num_timesteps == 16
 
 
+@pytest.mark.parametrize("algorithm", [EpisodePPO, EpisodeA2C])
+def test_runs_in_tensorboard_have_the_algorithm_s_name(algorithm, tmp_path):
+    pytest.importorskip("tensorboard")
+    make_model(algorithm, tensorboard_log=str(tmp_path)).learn(1)
+    assert [folder.name for folder in tmp_path.iterdir()] == [f"{algorithm.__name__}_1"]
+
+
 def test_hyperparameters_have_defaults_of_their_own():
     ppo, a2c = make_model(), make_model(EpisodeA2C)
     assert (ppo.n_epochs, ppo.n_minibatches, ppo.gamma, ppo.gae_lambda, ppo.normalize_advantage) == (4, 4, 0.99, 0.95, True)
