@@ -151,6 +151,7 @@ def test_both_see_the_same_games():
         ({"ball_speeds": [1, [2]]}, "ball_speeds must be"),
         ({"ball_speeds": (-1, 24)}, "ball_speeds must be"),
         ({"ball_speeds": ()}, "ball_speeds must be"),
+        ({"ball_speeds": np.array([], int)}, "ball_speeds must be"),
         ({"ball_speeds": 1}, "ball_speeds must be"),
         ({"ball_speeds": (0.5,)}, "ball_speeds must be"),
         ({"paddle_start": "left"}, "paddle_start must be"),
@@ -174,6 +175,8 @@ def test_each_draw_in_its_place():
     draws, after = draw_uniform(game.streams, 5)
     game.begin(ALL, {})
     assert game.ball.tolist() == [[int(5 * draw), 0] for draw in draws[:, 0]]
+    expected = [[(2 * column + 1) / 5 - 1, 1 / 7 - 1] for column in game.ball[:, 0]]  # The middle of a pixel.
+    np.testing.assert_allclose(game.object_places(), expected, rtol=1e-12)
     assert game.speed.tolist() == [(-2, 1)[int(2 * draw)] for draw in draws[:, 1]]
     assert game.paddle.tolist() == [int(4 * draw) for draw in draws[:, 2]]
     np.testing.assert_allclose(game.gaze.locations, 2 * draws[:, 3:] - 1, rtol=1e-5)
