@@ -200,7 +200,7 @@ def from_folder(
     Warns:
         UserWarning: images are scaled to a size that was not given, transparent, or of kinds that are left out.
     """
-    path = Path(os.path.expanduser(folder)).absolute()
+    path = Path(os.path.abspath(os.path.expanduser(folder)))
     chosen = Folder(path, size, channels, seed, validation, test).checked()  # type: ignore[arg-type]
     splits, _, left_out = chosen.find()
     if left_out:

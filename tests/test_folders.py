@@ -3,6 +3,7 @@ import json
 import multiprocessing
 import os
 import pickle
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ import ram_envs
 from ram_envs.datasets import DataError
 
 Image = pytest.importorskip("PIL.Image")
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(autouse=True)
@@ -314,11 +316,54 @@ def test_the_command_line_learns_a_folder_and_remembers_it(folder, tmp_path, mon
     assert not (tmp_path / "logs").exists()
 
 
-def test_the_example_writes_what_it_says(tmp_path):
-    path = Path(__file__).parents[1] / "docs/examples/shapes.py"
-    spec = importlib.util.spec_from_file_location("shapes", path)
-    shapes = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(shapes)
-    shapes.write(tmp_path, num_images=9)
-    images = ram_envs.load_images(ram_envs.from_folder(tmp_path))
-    assert (images.images.shape, images.class_names) == ((3, 3, 50, 70), ("circle", "cross", "square"))
+@pytest.fixture
+def shapes():
+    """docs/examples/shapes.py."""
+    spec = importlib.util.spec_from_file_location("shapes", ROOT / "docs/examples/shapes.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+class HuggingFace:
+    """What the page asks of a data set of Hugging Face: all rows, as arrays."""
+
+    def __init__(self, **columns):
+        self.columns = columns
+
+    def with_format(self, kind):
+        assert kind == "numpy"
+        return HuggingFace(**{name: np.array(column) for name, column in self.columns.items()})
+
+    def __getitem__(self, where):
+        assert where == slice(None)
+        return self.columns
+
+
+def test_what_the_page_says_runs(shapes, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    shapes.write(Path("shapes"), num_images=18)
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs/own-images.md").read_text("utf-8"), re.DOTALL)
+    pairs = [(Image.fromarray(np.full((8, 8, 3), 60 * label, np.uint8)), label) for label in (1, 2, 3, 0)]
+    rows = HuggingFace(img=[np.asarray(image) for image, _ in pairs], label=[label for _, label in pairs])
+    names = {}
+    for block in blocks:
+        names["cifar"] = dict.fromkeys(("train", "validation", "test"), rows if "hugging" in block else pairs)
+        exec(block, names)
+        if "register_dataset" in block:
+            loaded = ram_envs.load_images("cifar10-hf" if "hugging" in block else "cifar10")
+            assert loaded.labels.tolist() == [1, 2, 3, 0]
+            assert loaded.images[:, :, 0, 0].tolist() == [[60] * 3, [120] * 3, [180] * 3, [0] * 3]
+    assert names["obs"]["glimpse"].shape == (3, 3, 12, 12)
+    assert capsys.readouterr().out == "('circle', 'cross', 'square')\n"
+
+
+def test_the_lines_of_the_page_are_understood(shapes, tmp_path, monkeypatch):
+    train_agent = pytest.importorskip("train_agent")
+    monkeypatch.chdir(tmp_path)
+    shapes.write(Path("shapes"), num_images=18)
+    lines = re.findall(r"^ram-envs train (--images .*)$", (ROOT / "docs/own-images.md").read_text("utf-8"), re.MULTILINE)
+    configs = [train_agent.parse_config(line.split()) for line in lines]
+    assert [config.env for config in configs] == ["GlimpseClassification-v0"] * 3 + ["GlimpseTranslatedMNIST-v0"]
+    assert "size=48x64&channels=1&seed=3&validation=0.15&test=0.2" in configs[1].env_kwargs["dataset"]
+    assert configs[1].env_kwargs["num_glimpses"] == 5
