@@ -476,3 +476,14 @@ def test_another_data_folder_is_another_data_set(monkeypatch):
     datasets._loaders["mine"].cache_clear()
     load_images("mine")
     assert len(calls) == 3
+
+
+def test_what_is_kept_under_a_name_is_loaded_once():
+    calls = []
+    datasets.keep_dataset(
+        "folder:mine", lambda split: calls.append(split) or ImageSet(split, GREY, np.array([0, 1, 2]), 3), ("train", "test")
+    )
+    assert calls == ["train", "test"]
+    assert load_images("folder:mine", "test") is load_images("folder:mine", "test")
+    assert load_images("folder:mine", "validation").name == "validation"
+    assert calls == ["train", "test", "validation"]
