@@ -263,5 +263,6 @@ def test_the_page_can_be_followed(tmp_path, monkeypatch):
     text = (Path(__file__).parents[1] / "docs" / "looks.md").read_text("utf-8")
     names = {}
     for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
-        exec(block.replace("env_kwargs = {}", 'env_kwargs = {"dataset": "mnist-5k"}'), names)
-    assert names["measured"]["error_along_mean_path"] > names["measured"]["error"]
+        exec(block.replace('pretrained_hyperparams(env_id)["env_kwargs"]', '{"dataset": "mnist-5k"}'), names)
+    assert names["stares"].error > 5 > names["looks"].error
+    assert {path.name for path in (tmp_path / "pictures").iterdir()} == {f"looks_GlimpseMNIST-v0{end}.png" for end in ("", "_3")}
