@@ -92,7 +92,7 @@ def test_what_the_page_of_the_code_names_is_there():
         assert all(re.search(rf"\b{part}\b", source) for part in name.split(".")), name
 
 
-@pytest.mark.parametrize(("page", "studies"), [("research.md", ("research", "tables")), ("results.md", ("everyday", "research"))])
+@pytest.mark.parametrize(("page", "studies"), [("research.md", ("research", "tables", "attention")), ("results.md", ("everyday", "research"))])
 def test_figures_are_those_of_their_rows(page, studies):
     """Each figure with two decimals, in a row or paragraph that names runs, is a number of those runs."""
     rows = {}
