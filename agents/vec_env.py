@@ -16,7 +16,7 @@ from gymnasium import spaces
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 from numpy.typing import NDArray
 from stable_baselines3.common.env_util import is_wrapped
-from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecFrameStack, VecMonitor
+from stable_baselines3.common.vec_env import VecEnv, VecFrameStack, VecMonitor
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
 from torch.utils._pytree import tree_map
 
@@ -56,7 +56,9 @@ def wrap_env(env: Any, wrap: Callable[[Any], VecEnv]) -> VecEnv:
     if isinstance(env, VectorEnv):
         env = Monitor(GymnasiumVecEnv(env))
     vec_env = wrap(env)
-    return BoxActionsVecEnv(vec_env) if hasattr(vec_env.action_space, "as_box") else vec_env
+    if hasattr(vec_env.action_space, "as_box"):  # No wrapper: SB3 compares those of training and evaluation one by one.
+        vec_env.action_space = vec_env.action_space.as_box()
+    return vec_env
 
 
 def check_spaces(model: Any, env: Any) -> None:
@@ -327,19 +329,6 @@ class Monitor(VecMonitor):
             self.episode_count += int(dones.sum())
             self.episode_returns[dones] = self.episode_lengths[dones] = 0
         return obs, rewards, dones, infos
-
-
-class BoxActionsVecEnv(VecEnvWrapper):
-    """Offers the Box form of Dict actions for SB3's own vector environments; ours understand its actions."""
-
-    def __init__(self, venv: VecEnv) -> None:
-        super().__init__(venv, action_space=venv.action_space.as_box())  # type: ignore[attr-defined]
-
-    def reset(self) -> VecEnvObs:
-        return self.venv.reset()
-
-    def step_wait(self) -> VecEnvStepReturn:
-        return self.venv.step_wait()
 
 
 class ScoresBox(spaces.Box):

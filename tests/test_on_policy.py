@@ -1,7 +1,5 @@
 """What RAM, EpisodePPO and EpisodeA2C share; their own tests say what each makes of it."""
 
-from contextlib import nullcontext
-
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -260,9 +258,7 @@ def test_sb3s_own_environments_of_an_id_as_registered(form):
     evaluate_policy(model, sb3_vec_env(3, action_format=form), 2)
     model.set_env(sb3_vec_env(action_format=form))
     evaluation = EvalCallback(sb3_vec_env(action_format=form), eval_freq=3, n_eval_episodes=2, verbose=0, warn=False)
-    # The training environment is wrapped, to offer a Box: SB3 notes that the other one is of another type.
-    with pytest.warns(UserWarning, match="not of the same type") if form == "dict" else nullcontext():
-        model.learn(18, evaluation)
+    model.learn(18, evaluation)
     assert model.num_timesteps == 18
     assert np.isfinite(evaluation.last_mean_reward)
 
@@ -332,3 +328,12 @@ def test_a_loss_that_is_not_a_number_is_named_and_changes_no_weight():
     with pytest.raises(FloatingPointError, match="diverged after 6 steps: policy_loss is nan, value_loss is nan, loss is nan"):
         model.learn(60)
     assert all(torch.equal(part, before[name]) for name, part in model.policy.state_dict().items())
+
+
+def test_normalised_evaluation_environments_with_dict_actions_are_kept_in_step():
+    """SB3 walks through the wrappers of training and evaluation side by side."""
+    training, evaluation = (VecNormalize(make_sb3_vec_env("GlimpseCatch-v0", 2, env_kwargs=GAME)) for _ in range(2))
+    model = make_ram(training, class_loss="reinforce")
+    model.learn(4, EvalCallback(evaluation, eval_freq=1, n_eval_episodes=1, verbose=0))
+    assert evaluation.obs_rms["location"].count > 1
+    np.testing.assert_allclose(evaluation.obs_rms["location"].mean, training.obs_rms["location"].mean, atol=0.5)
