@@ -232,8 +232,11 @@ def show_looks(
     split: str = "validation",
     index: Sequence[int] = (),
     frame_stack: int = 1,
+    most: int | None = None,
 ) -> Measured:
     """Measure a split's looks and draw them: looks_<id>.png, and looks_<id>_<i>.png of each image, or game's seed, i in `index`.
+
+    `most` is that of `gather_looks`.
 
     Returns:
         what `measure` says, what `describe_episode` says of each in "index", and the paths of the "pictures".
@@ -248,7 +251,7 @@ def show_looks(
         label = shown[-1]["label"]
         what = f"the game with seed {one}" if label is None else f"image {one} of {split} (label {label})"
         figures[f"{name}_{one}.png"] = plot_episode(frames, scores, f"{env_id}, {what}: what is said after each glimpse")
-    looks, measured = measure(model, env_id, env_kwargs, split, frame_stack=frame_stack)
+    looks, measured = measure(model, env_id, env_kwargs, split, frame_stack=frame_stack, most=most)
     figures[f"{name}.png"] = _plot(looks, measured, f"{env_id}: looks in {len(looks.locations)} episodes of {split}")
     out.mkdir(parents=True, exist_ok=True)
     for file, figure in figures.items():
