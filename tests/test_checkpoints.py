@@ -567,3 +567,13 @@ def test_what_a_finished_run_does_not_need(tmp_path):
         (tmp_path / name).touch()
     remove_checkpoints(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["evaluations.npz", "model.zip"]
+
+
+def test_weights_of_a_file_without_other_variables(tmp_path):
+    model, other = make_model("a2c"), make_model("a2c", seed=9)
+    model.save(tmp_path / "whole.zip")
+    with zipfile.ZipFile(tmp_path / "whole.zip") as archive:
+        parts = {name: archive.read(name) for name in archive.namelist() if name != "pytorch_variables.pth"}
+    (tmp_path / "model.zip").write_bytes(zipped(parts))
+    load_weights(other, tmp_path / "model.zip")
+    assert_same(other.get_parameters(), model.get_parameters(), "parameters")
