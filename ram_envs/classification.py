@@ -64,6 +64,7 @@ class GlimpseClassification(Task):
 
     class_names: ClassVar[tuple[str, ...]] = ()  # Of a task whose classes are not those of its images.
     num_images: int
+    split: str
     has_labels = True
     reset_options = ("index",)
     state_names = (*Task.state_names, "index", "labels", "episodes", "steps", "correct", "costs", "scenes", *Gaze.state_names)

@@ -90,8 +90,8 @@ def test_rllib_learns_catch(tmp_path):
 def test_the_page_shows_what_the_examples_do():
     page = (ROOT / "docs" / "algorithms.md").read_text("utf-8")
     section = page.split("## Other libraries, in a few lines")[1].split("\n## ")[0]
-    shown = re.findall(r"\(examples/(\w+\.py)\).*?```python\n(.*?)```", section, re.DOTALL)
-    assert sorted(name for name, _ in shown) == sorted(path.name for path in EXAMPLES.glob("*.py"))
+    shown = re.findall(r"\(examples/(\w+\.py)\).*?```python[^\n]*\n(.*?)```", section, re.DOTALL)
+    assert {name for name, _ in shown} == {"sb3.py", "cleanrl_style.py", "rllib_catch.py", "ram.py", "bare_loop.py"}
     for name, block in shown:
         code = (
             (EXAMPLES / name)
@@ -102,3 +102,26 @@ def test_the_page_shows_what_the_examples_do():
         said = {line.partition("  # noqa")[0].strip() for line in code.splitlines()}
         for line in block.splitlines():
             assert line.strip() in said, f"{name} has no {line!r}"
+
+
+@pytest.mark.parametrize(
+    ("name", "page"), [("sum_of_two", "own-task"), ("moving_digit", "own-task"), ("linear_reinforce", "algorithms")]
+)
+def test_pages_show_these_examples_whole(name, page):
+    code = (EXAMPLES / f"{name}.py").read_text("utf-8").partition('"""\n\n')[2]
+    text = (ROOT / "docs" / f"{page}.md").read_text("utf-8")
+    assert code.removeprefix("import numpy as np\n\nimport ram_envs\n\n\n") in text
+
+
+def test_an_algorithm_of_ones_own_learns(load):
+    pytest.importorskip("stable_baselines3")
+    from ram_envs.agents import make_vec_env
+
+    options = {"num_glimpses": 1, "initial_location": "center", "glimpse_size": 28, "dataset": DATASET}
+    learn = load("linear_reinforce").linear_reinforce(make_vec_env("GlimpseMNIST-v0", 100, **options), seed=0)
+    for steps, act in learn:  # noqa: B007
+        if steps == 30_000:
+            break
+    env = make_vec_env("GlimpseMNIST-v0", 500, split="validation", **options)
+    _, rewards, _, _ = env.step(act(env.reset())[0])
+    assert rewards.mean() > 0.5  # Of ten classes.

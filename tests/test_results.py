@@ -51,7 +51,7 @@ def test_those_who_publish_at_once_lose_no_row(tmp_path):
 
 def test_a_study_that_is_not_there_is_named(tmp_path):
     with pytest.raises(
-        FileNotFoundError, match=r"study must be one of comparison, .*, tables or the path of a table, got 'nothing'"
+        FileNotFoundError, match=r"study must be one of attention, .*, tables or the path of a table, got 'nothing'"
     ):
         read_results("nothing")
     with pytest.raises(FileNotFoundError, match=r"got '.*x\.jsonl'"):
