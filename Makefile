@@ -27,9 +27,8 @@ docs: $(VENV)/.train
 	$(VENV)/bin/python docs/pages.py
 	$(VENV)/bin/python docs/figures.py
 
-site: $(VENV)/.train
-	$(PIP_INSTALL) -e ".[docs]"
-	$(VENV)/bin/python -m mkdocs build
+site: $(VENV)/.dev
+	$(VENV)/bin/python -m mkdocs build --quiet
 
 results: $(VENV)/.train
 	$(VENV)/bin/python benchmarks/tables.py
@@ -40,7 +39,7 @@ $(VENV)/.train: setup.cfg pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.train
-	$(PIP_INSTALL) -e ".[train,contrib,search,test,dev]"
+	$(PIP_INSTALL) -e ".[train,contrib,search,test,dev,docs]"
 	touch $@
 
 clean:

@@ -190,3 +190,24 @@ def test_commands_of_the_pages_are_understood(page, line):
     words = shlex.split(line.replace("ram-envs", "", 1) if line.startswith("ram-envs") else line.partition(".py")[2])
     before = [] if line.startswith("python") else cli.COMMANDS[words.pop(0)][1]
     train_agent.make_parser().parse_args([*before, *words])
+
+
+@needs_mnist
+def test_the_tutorial_runs(tmp_path, monkeypatch, capsys):
+    for module in ("stable_baselines3", "pygame", "imageio"):
+        pytest.importorskip(module)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("matplotlib.pyplot.show", lambda: None)
+    cells = json.loads((DOCS / "tutorial.ipynb").read_text("utf-8"))["cells"]
+    names = {}
+    for cell in (cell for cell in cells if cell["cell_type"] == "code"):
+        exec("".join(cell["source"]).replace("1_000_000", "1_000"), names)
+    assert "% of 10,000 images wrong" in capsys.readouterr().out
+    assert (tmp_path / "looking.gif").stat().st_size > 10_000
+    assert names["model"].num_timesteps >= 1_000
+
+
+def test_versions_agree():
+    citation, changes = ((ROOT / name).read_text("utf-8") for name in ("CITATION.cff", "CHANGELOG.md"))
+    assert f"\nversion: {ram_envs.__version__}\n" in citation
+    assert re.search(r"^## (.*)$", changes, re.MULTILINE)[1] == ram_envs.__version__
