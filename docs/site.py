@@ -17,7 +17,7 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """Take the repository's address from the one place where it stands."""
     metadata = configparser.ConfigParser()
     metadata.read(ROOT / "setup.cfg", encoding="utf-8")
-    config.repo_url = metadata["metadata"]["url"]
+    config.repo_url, config.repo_name = metadata["metadata"]["url"], metadata["metadata"]["name"]
     return config
 
 
