@@ -33,7 +33,7 @@ def run(folder, command, *arguments):
 
 def pictures_to_film(folder):
     subprocess.run([sys.executable, EXAMPLES / "shapes.py", folder / "shapes"], check=True)
-    shown = run(folder, "train", "--images", folder / "shapes", "--minutes", "0.5", "--clock", "cpu")
+    shown = run(folder, "train", "--images", folder / "shapes", "--minutes", "0.2", "--clock", "cpu")
     print(shown)
     [trained] = folder.glob("logs/ram/*_1")
     run(folder, "record", "film.gif", "-i", trained, "--episodes", "2")
