@@ -15,9 +15,8 @@ def linear_reinforce(env, seed=0, learning_rate=0.01):
         scores = policy(torch.as_tensor(obs["glimpse"]).flatten(1))  # (N, K)
         choice = scores.argmax(1) if deterministic else torch.distributions.Categorical(logits=scores).sample()
         location = rng.uniform(-1, 1, (len(choice), 2))
-        return np.concatenate([location, np.eye(num_choices)[choice.numpy()]], 1), scores.log_softmax(1)[
-            range(len(choice)), choice
-        ]
+        actions = np.concatenate([location, np.eye(num_choices)[choice.numpy()]], 1)
+        return actions, scores.log_softmax(1)[range(len(choice)), choice]
 
     for steps in itertools.count(env.num_envs, env.num_envs):
         actions, log_prob = act(obs, deterministic=False)
