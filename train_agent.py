@@ -43,8 +43,8 @@ from ram_envs.agents.training.config import RunConfig, new_folder, read_args, re
 from ram_envs.agents.training.evaluation import evaluate_on_test, evaluation_of
 from ram_envs.agents.training.figures import record, watch_in_window
 from ram_envs.agents.training.looks import show_looks
-from ram_envs.agents.training.registry import OWN_IMAGES
 from ram_envs.agents.training.run import Run, load_agent, run
+from ram_envs.agents.training.settings import OWN_IMAGES
 
 # Test error in % (of Catch: balls missed) of the paper and of public implementations, with the glimpses that our default has.
 PEERS = {

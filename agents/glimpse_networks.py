@@ -168,7 +168,7 @@ def find_class(name: str, given: str | type, known: dict[str, Any]) -> Any:
 
     Raises:
         ValueError: it is neither, or no class of torch modules.
-        ImportError: there is no such module, or no such class in it.
+        ImportError: there is no such module.
     """
     if isinstance(given, str) and given in known:
         return known[given]

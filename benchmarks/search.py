@@ -45,9 +45,10 @@ except ModuleNotFoundError as error:
 
 from ram_envs import parse_pairs
 from ram_envs.agents.training.callbacks import CLOCKS
-from ram_envs.agents.training.config import HYPERPARAMS, RunConfig, read_hyperparams
+from ram_envs.agents.training.config import RunConfig, read_hyperparams
 from ram_envs.agents.training.registry import get_algorithm
 from ram_envs.agents.training.run import run
+from ram_envs.agents.training.settings import HYPERPARAMS
 from ram_envs.benchmarks.jobs import ONE_THREAD, positive, run_script
 from ram_envs.benchmarks.search_study import read_space, read_values
 from train_agent import import_modules

@@ -20,6 +20,7 @@ _EXPORTS = {
     "Catch": "catch",
     "DataError": "datasets",
     "DictActions": "actions",
+    "EpochOrder": "sampling",
     "Evaluation": "task",
     "Frame": "frame",
     "GlimpseCatch": "catch",

@@ -310,7 +310,7 @@ def fuzz_yaml(data):
     """Files of hyperparameters."""
     import yaml
 
-    from ram_envs.agents.training.config import read_file
+    from ram_envs.agents.training.settings import read_file
 
     names = st.sampled_from(["GlimpseMNIST-v0", "GlimpseMNIST-v0/paper", "n_envs", "env_wrapper", "policy_kwargs"])
     content = data.draw(

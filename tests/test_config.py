@@ -14,7 +14,7 @@ from stable_baselines3 import PPO
 import ram_envs
 from ram_envs.agents import RAM, get_algorithm, register_algorithm
 from ram_envs.agents.training.config import RunConfig, change, merge, read_hyperparams
-from ram_envs.agents.training.registry import HYPERPARAMS, read_file
+from ram_envs.agents.training.settings import HYPERPARAMS, read_file
 from ram_envs.datasets import DATA_FOLDER_VARIABLE
 
 assert few_games.EPISODES  # It registers FewGames-v0.

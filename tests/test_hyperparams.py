@@ -16,8 +16,8 @@ from ram_envs import ActionFormat
 from ram_envs.agents import RAM, algorithm_names, get_algorithm, make_vec_env
 from ram_envs.agents.recurrent import parse_schedule
 from ram_envs.agents.training.config import RunConfig, read_hyperparams
-from ram_envs.agents.training.registry import ACTION_WRAPPER, HYPERPARAMS, read_file
 from ram_envs.agents.training.run import parse_hyperparams
+from ram_envs.agents.training.settings import ACTION_WRAPPER, HYPERPARAMS, read_file
 from ram_envs.benchmarks.paper import TASKS
 
 # Those called "search" hold what hyperparameters are drawn from.

@@ -14,7 +14,7 @@ optuna = pytest.importorskip("optuna")
 
 from optuna.trial import TrialState
 
-from ram_envs.agents.training.config import HYPERPARAMS, read_file
+from ram_envs.agents.training.settings import HYPERPARAMS, read_file
 from ram_envs.benchmarks.search import main, report
 from ram_envs.benchmarks.search_study import open_search, work
 

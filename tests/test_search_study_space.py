@@ -6,7 +6,7 @@ pytest.importorskip("optuna")
 import yaml
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from ram_envs.agents.training.config import HYPERPARAMS
+from ram_envs.agents.training.settings import HYPERPARAMS
 from ram_envs.benchmarks.search_study import distributions, read_space, read_values, with_schedules
 
 SPACES = HYPERPARAMS / "search.yml"

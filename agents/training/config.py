@@ -18,7 +18,8 @@ import yaml
 from ..pretrained import PRETRAINED, pretrained_hyperparams
 from .callbacks import CLOCKS
 from .checkpoints import checkpoints_in
-from .registry import HYPERPARAMS, PROJECT, WHOLE_SCENE, Settings, find_settings, get_algorithm, read_file
+from .registry import WHOLE_SCENE, get_algorithm
+from .settings import HYPERPARAMS, PROJECT, Settings, find_settings, read_file, rollout
 
 # Hyperparameters of a run and not of the algorithm's class. The last is torch's: "highest", "high" or "medium".
 RUN_HYPERPARAMS = ("n_timesteps", "n_envs", "frame_stack", "matmul_precision")
@@ -132,7 +133,7 @@ def read_hyperparams(config: RunConfig, say: Callable[[str], None] = lambda line
             raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
         hyperparams[name] = int(value)
     if not config.is_foreign and "n_steps" not in hyperparams:
-        hyperparams = {**algorithm.rollout(settings, hyperparams["n_envs"]), **hyperparams}
+        hyperparams = {**rollout(algorithm, settings, hyperparams["n_envs"]), **hyperparams}
     if settings.source:
         say(f"{config.algo} on {config.env}: {settings.source}")
     hyperparams.setdefault("matmul_precision", "highest")

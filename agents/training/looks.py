@@ -24,7 +24,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecEnv
 
-from ram_envs import Frame, env_defaults
+from ram_envs import EpochOrder, Frame, env_defaults
 
 from ..vec_env import check_spaces, info_array, make_vec_env
 from .evaluation import EVAL_ENVS, TEST_SEED, make_split
@@ -110,8 +110,8 @@ def gather_looks(
     places, choices = np.full(locations.shape, np.nan), np.zeros(locations.shape[:2], np.int64)
     labels, successes = np.zeros(num_episodes, np.int64), np.zeros(num_episodes, np.bool_)
     path = None if instead is None else np.broadcast_to(instead, locations.shape)
-    envs, full_rounds = np.arange(num_envs), num_episodes // num_envs  # Where N does not divide M, the last environments have
-    quota, spare = (num_episodes + envs) // num_envs, -num_episodes % num_envs  # the rest, see `ram_envs.sampling.EpochOrder`.
+    envs, order = np.arange(num_envs), EpochOrder(num_episodes, num_envs)
+    quota = (num_episodes + envs) // num_envs  # Of each environment.
     rounds, step = np.zeros(num_envs, np.int64), np.zeros(num_envs, np.int64)
     over, state = np.ones(num_envs, np.bool_), None
     env.seed(seed)
@@ -119,8 +119,7 @@ def gather_looks(
         torch.manual_seed(TEST_SEED)
         obs: Any = env.reset()
         while (counts := rounds < quota).any():
-            episode = rounds * num_envs + envs - np.where(rounds == full_rounds, spare, 0)
-            which, when = episode[counts], step[counts]
+            which, when = order.index(envs, rounds)[counts], step[counts]
             locations[which, when] = task.gaze.locations[counts]
             if (found := task.object_places()) is not None:
                 places[which, when] = found[counts]
