@@ -158,6 +158,7 @@ class EpisodeAlgorithm(OnPolicyAlgorithm):
         of_sb3 = ("learning_rate", "n_steps", "gamma", "gae_lambda", "ent_coef", "vf_coef", "max_grad_norm")
         self._state: State | None = None
         self._new_state: State | None = None  # Of N new episodes.
+        self._largest_reward = 1.0  # Of all so far, and at least 1.
         super().__init__(
             policy=policy or next(iter(self.policy_aliases)),  # type: ignore[arg-type]
             env=gym.make(env) if isinstance(env, str) else env,  # type: ignore[arg-type]  # SB3 would insist on a render mode.
@@ -308,12 +309,21 @@ class EpisodeAlgorithm(OnPolicyAlgorithm):
         dones = np.stack(rollout.dones)  # (T, N)
         expected = values.detach().cpu().numpy()
         advantages, returns = advantages_and_returns(rewards, expected, dones, rollout.last_values, self.gamma, self.gae_lambda)
+        self._check_baseline(expected, rewards)
         if self.normalize_advantage and advantages.size > 1:  # Of one, nothing would be left.
             advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
         actions, looked_at = stack(rollout.actions), self._tensor(~dones).float()
         old_log_probs = None if self._keeps_graph else self.policy.log_probs(outputs, actions).detach()
         of_steps = (self._tensor(advantages), self._tensor(returns), looked_at, labels, old_log_probs)
         return Batch(actions, *of_steps, clip_range=self.now(self.clip_range))
+
+    def _check_baseline(self, values: NDArray, rewards: NDArray) -> None:
+        """A baseline (T, N) a thousand times beyond what rewards (T, N) can sum up to: finite, but it will not come back."""
+        self._largest_reward = max(self._largest_reward, float(abs(rewards).max()))
+        possible = self._largest_reward * max(len(rewards), 1 / max(1 - self.gamma, 1e-4))
+        expected = float(abs(values).max())
+        if expected > 1000 * possible:
+            raise self._diverged(f"the baseline expects {expected:.3g} where rewards sum up to at most {possible:.3g}")
 
     def minibatches(self, batch: Batch, outputs: Any) -> Iterator[tuple[Batch, Any]]:
         """What to take gradient steps for, with the model's outputs: all of the batch once, or its parts `n_epochs` times."""

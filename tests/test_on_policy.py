@@ -315,6 +315,12 @@ def test_a_training_that_explodes_stops_and_says_so(make, learning_rate):
         model.learn(1200)
 
 
+def test_a_baseline_that_explodes_stops_the_training_though_all_numbers_are_finite():
+    model = make_ram(make_vec_env("GlimpseCatch-v0", 4, **GAME), class_loss="reinforce", gamma=0.9, learning_rate=1e3)
+    with pytest.raises(FloatingPointError, match=r"diverged after \d+ steps: the baseline expects .* sum up to at most 10;"):
+        model.learn(400)
+
+
 class RewardsNothingReal(Counted):
     def step(self, action):
         obs, _, *rest = super().step(action)
