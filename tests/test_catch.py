@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 from conftest import make, make_vec
+from gymnasium import spaces
 
 from ram_envs.catch import MAX_SIZE, Catch, GlimpseCatch
 from ram_envs.sampling import draw_uniform
@@ -69,6 +70,14 @@ def test_screens_of_equal_sides_are_those_of_the_size():
 
 def test_fast_balls_bounce_where_they_would_have_gone():
     assert play([STAY] * 5, column=1, speed=-3, size=6, ball_speeds=(-3, 3))[0] == [(1, 0), (2, 1), (5, 2), (2, 3), (1, 4)]
+
+
+def test_a_ball_that_touches_a_side_has_not_bounced_yet():
+    game = Catch(2, size=5, ball_speeds=(-2, 2))
+    game.begin(ALL[:2], {"ball_column": [2, 2], "ball_speed": [-2, 2]})
+    for columns, speeds in (([0, 4], [-2, 2]), ([2, 2], [2, -2])):
+        game.step([STAY, STAY], 2, None)
+        assert (game.ball[:, 0].tolist(), game.speed.tolist()) == (columns, speeds)
 
 
 def test_the_paddle_goes_one_column_a_step_and_stops_at_the_sides():
@@ -161,6 +170,17 @@ def test_both_see_the_same_games():
 def test_bad_options_are_named(game, options, message):
     with pytest.raises(ValueError, match=message):
         game(**options)
+
+
+def test_what_a_game_is_without_options():
+    whole, glimpsed = Catch(), GlimpseCatch(zoom_action=True, action_format="discrete")
+    for game in (whole, glimpsed):
+        assert (game.num_envs, game.scene_shape, game.ball_speeds.tolist()) == (1, (24, 24), [-1, 0, 1])
+        assert game.paddle_start == "middle" and game.max_episode_steps == 23
+    assert whole.observation_space == spaces.Box(0, 1, (24, 24)) and whole.action_space == spaces.Discrete(3)
+    assert glimpsed.action_space == spaces.Discrete(5 * 5 * 3 * 2)  # Locations, moves, zooms.
+    assert glimpsed.observation_space["glimpse"].shape == (3, 6, 6) and glimpsed.observation_space["zoom"].shape == (2,)
+    assert set(GlimpseCatch().action_space) == {"location", "move"}
 
 
 def test_limits_are_allowed():

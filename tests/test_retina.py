@@ -96,6 +96,13 @@ def test_float_images_pass_through():
     np.testing.assert_array_equal(look(image, (0, 0), 2)[0], image[0, 1:3, 1:3])
 
 
+def test_floats_are_added_in_one_order():
+    # Each of the small numbers is lost when it is added to 1, and would not be if both were added to each other first.
+    image = np.zeros((1, 4, 4), np.float32)
+    image[0, 0] = [1, 0, 2**-24, 2**-24]
+    assert look(image, (0, 0), 1, scales=3).ravel().tolist() == [0, 0, 1 / 16]
+
+
 def test_result_stays_in_range():
     white = np.full((1, 30, 30), 255, np.uint8)
     seen = look(white, (0, 0), 3, scales=4)
