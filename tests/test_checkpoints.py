@@ -12,6 +12,7 @@ import shutil
 import signal
 import zipfile
 from collections import deque
+from types import SimpleNamespace
 
 import gymnasium as gym
 import numpy as np
@@ -20,7 +21,9 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from gymnasium.vector import SyncVectorEnv
+from stable_baselines3 import A2C
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.noise import NormalActionNoise
 from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecMonitor
@@ -50,7 +53,7 @@ CATCH = ("GlimpseCatch-v0", {"size": 6, "location_grid": 2, "paddle_start": "ran
 NET = {"policy_kwargs": {"net_arch": [8]}}
 OFF_POLICY = {"learning_starts": 64, "batch_size": 8, "buffer_size": 30, **NET}  # Draws at random before and after the stop.
 EXPLORING = {**OFF_POLICY, "learning_starts": 8, "exploration_final_eps": 0.7}
-PPO = {"n_steps": 4, "batch_size": 8, "n_epochs": 1, **NET}  # Rollouts that end in mid-episode.
+SHORT = {"n_steps": 4, "batch_size": 8, "n_epochs": 1, **NET}  # Rollouts that end in mid-episode.
 LSTM = {"policy_kwargs": {"lstm_hidden_size": 8, "net_arch": [8]}}
 NOISE = NormalActionNoise(np.zeros(5), 0.2 * np.ones(5))
 CASES = {
@@ -76,9 +79,9 @@ CASES = {
     "cnn": ("cnn", ("GlimpseMNIST-v0", {"dataset": "mnist-5k", "image_order": "shuffled"}), {}),
     "episode_ppo": ("episode_ppo", CATCH, {"n_steps": 4, "n_epochs": 2, "n_minibatches": 2, "policy_kwargs": {"core_size": 8}}),
     "episode_a2c": ("episode_a2c", MNIST, {"n_steps": 2, "policy_kwargs": {"core": "gru", "core_size": 8}}),
-    "recurrent_ppo": ("recurrent_ppo", CATCH, {**PPO, **LSTM, "learning_rate": LinearSchedule(1e-3, 0, 1)}),
-    "ppo": ("ppo", CATCH, PPO),
-    "ppo with frames": ("ppo", ("GlimpseMNIST-v0", {**MNIST[1], "frame_stack": 3}), PPO),
+    "recurrent_ppo": ("recurrent_ppo", CATCH, {**SHORT, **LSTM, "learning_rate": LinearSchedule(1e-3, 0, 1)}),
+    "ppo": ("ppo", CATCH, SHORT),
+    "ppo with frames": ("ppo", ("GlimpseMNIST-v0", {**MNIST[1], "frame_stack": 3}), SHORT),
     "a2c": ("a2c", CATCH, {"n_steps": 3, **NET}),
     "dqn": ("dqn", CATCH, {**EXPLORING, "exploration_fraction": 1.0, "target_update_interval": 20}),
     "dqn with frames": ("dqn", ("GlimpseCatch-v0", {**CATCH[1], "frame_stack": 2}), EXPLORING),
@@ -338,6 +341,9 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
     with pytest.raises(TypeError), written(path) as file:
         file.write(b"two" + "three")
     assert [one.read_bytes() for one in tmp_path.iterdir()] == ["one ü".encode()]
+    (folder := tmp_path / "folder").mkdir()
+    with pytest.raises(ZeroDivisionError), written(folder / "file"):  # What happened is told, not what came of it.
+        shutil.rmtree(folder) or 1 / 0
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -500,11 +506,12 @@ def test_a_checkpoint_that_is_passed_over_is_told_where_it_is_read(folder):
 
 
 def test_files_are_on_the_disk_before_they_are_renamed(tmp_path, monkeypatch):
-    events, sync, replace = [], os.fsync, os.replace
-    monkeypatch.setattr(os, "fsync", lambda handle: (events.append("sync"), sync(handle)))
+    events, sizes, handles, sync, replace, close = [], [], [], os.fsync, os.replace, os.close
+    monkeypatch.setattr(os, "fsync", lambda handle: (events.append("sync"), sizes.append(os.fstat(handle).st_size), sync(handle)))
     monkeypatch.setattr(os, "replace", lambda one, other: (events.append(os.path.basename(other)), replace(one, other)))
+    monkeypatch.setattr(os, "close", lambda handle: (handles.append(handle), close(handle)))
     write_text(tmp_path / "a", "text")
-    assert events == ["sync", "a", "sync"]
+    assert events == ["sync", "a", "sync"] and sizes[0] == 4 and len(handles) == 1
     model, events[:] = make_model("a2c"), []
     for _ in range(2):
         save_checkpoint(tmp_path, model, model.env, {})
@@ -539,6 +546,20 @@ def test_room_for_all_that_a_run_writes_is_asked_for(tmp_path, monkeypatch):
         check_space(tmp_path / "nowhere", model, model.env, progress)
 
 
+def test_room_for_the_whole_buffer_is_asked_for(tmp_path, monkeypatch):
+    asked, full = [], []
+    monkeypatch.setattr(os, "posix_fallocate", lambda handle, start, size: asked.append(size), raising=False)
+    for size in (400, 800):
+        algorithm = get_algorithm("dqn")
+        model = algorithm.make(make_env("dqn"), {**algorithm.hyperparams, **EXPLORING, "buffer_size": size}, seed=0, device="cpu")
+        check_space(tmp_path, model, model.env, {})
+        parts = [vars(model.replay_buffer)[name] for name in ("actions", "rewards", "dones", "timeouts")]
+        parts += [*model.replay_buffer.observations.values(), *model.replay_buffer.next_observations.values()]
+        full.append(sum(part.nbytes for part in parts))
+    assert full[1] == 2 * full[0]
+    assert asked[1] - asked[0] == pytest.approx(3 * full[0], abs=100)  # But for digits.
+
+
 def test_only_the_rows_that_a_buffer_holds_are_stored(tmp_path):
     model = make_model("dqn")
     for rows in (4, 7):
@@ -553,6 +574,8 @@ def test_only_the_rows_that_a_buffer_holds_are_stored(tmp_path):
 def test_a_file_with_another_name(tmp_path, monkeypatch):
     one, other = tmp_path / "one", tmp_path / "other"
     one.write_text("new")
+    link(one, other)
+    assert other.samefile(one)
     for links in (True, False):
         other.unlink(missing_ok=True)
         other.write_text("old")
@@ -577,3 +600,122 @@ def test_weights_of_a_file_without_other_variables(tmp_path):
     (tmp_path / "model.zip").write_bytes(zipped(parts))
     load_weights(other, tmp_path / "model.zip")
     assert_same(other.get_parameters(), model.get_parameters(), "parameters")
+
+
+def test_other_variables_are_loaded_with_the_weights(tmp_path):
+    model, other = make_model("sac"), make_model("sac", seed=9)
+    model.log_ent_coef.data.fill_(-3.5)
+    model.save(tmp_path / "model.zip")
+    load_weights(other, tmp_path / "model.zip")
+    assert other.log_ent_coef.tolist() == [-3.5]
+    assert other.ent_coef_optimizer.param_groups[0]["params"][0] is other.log_ent_coef  # Still the one that is learned.
+
+
+def pth(content):
+    file = io.BytesIO()
+    torch.save(content, file)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "why"),
+    [
+        ("policy.pth", b"", "EOFError"),
+        ("policy.pth", b"nothing", "Weights only load failed"),
+        ("policy.pth", pth({}), "Error.* in loading state_dict"),
+        ("policy.pth", pth([]), "Expected state_dict to be dict-like"),
+        ("policy.optimizer.pth", pth({}), "'param_groups'"),
+        ("pytorch_variables.pth", pth({"nothing": torch.ones(1)}), ".* no attribute 'nothing'"),
+        ("other.pth", pth({}), "Key other is an invalid object name"),
+    ],
+)
+def test_each_bad_part_of_a_saved_model_is_told(name, content, why, tmp_path):
+    model, path = make_model("a2c"), tmp_path / "model.zip"
+    model.save(path)
+    with zipfile.ZipFile(path) as archive:
+        parts = {part: archive.read(part) for part in archive.namelist()}
+    path.write_bytes(zipped({**parts, name: content}))
+    with pytest.raises(ValueError, match=rf"model.zip holds no weights of this A2C with these hyperparameters: {why}"):
+        load_weights(model, path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(zipped({"tree.npy": npy(np.frombuffer(tree, np.uint8))}) for tree in (b"[]", b"{", b'{"tensor": 5}', b'{"deque": []}')),
+        zipped({"tree.npy": npy(np.frombuffer(b'{"tensor": ["tree", "uint8", [1]]}', np.uint8))}),
+        zipped({"tree.npy": b"no array"}),
+        zipped({"other.npy": npy(np.zeros(1))}),
+        zipped({"tree.npy": npy(np.zeros(1))})[:-30],
+        b"text",
+    ],
+)
+def test_what_is_whole_but_no_checkpoint_is_told(content, tmp_path):
+    (tmp_path / CHECKPOINT).write_bytes(content + hashlib.sha256(content).digest())
+    with pytest.raises(ValueError, match=r"checkpoint.npz is no checkpoint: .*: the run can't be resumed, remove"):
+        read_checkpoint(tmp_path)
+
+
+def test_which_attributes_come_back(tmp_path):
+    """Numbers and arrays that an algorithm counts; neither its parts, nor what is set where a run resumes."""
+    model, other = make_model("a2c"), make_model("a2c", seed=4)
+    model.learn(8), model.set_logger(Logger(None, []))
+    back = {
+        **{"a_list": [1, (2, {"a": 3.5})], "an_array": np.arange(3.0), "a_scalar": np.float32(0.5), "a_tensor": torch.ones(2)},
+        **{"empty": [], "nothing": None, "a_queue": deque([1], maxlen=2)},
+    }
+    stays = {
+        **{"texts": np.array(["a"]), "objects": np.array([None]), "views": [torch.ones(2)], "mixed": [1, object()]},
+        **{"a_struct": SimpleNamespace(a=1), "verbose": 2, "tensorboard_log": "old", "start_time": 5},
+    }
+    for name in (*back, *stays):
+        setattr(other, name, "own")
+    vars(model).update(back, **stays)
+    save_checkpoint(tmp_path, model, model.env, {})
+    restore(read_checkpoint(tmp_path), other, other.env)
+    for name, value in back.items():
+        assert type(getattr(other, name)) is type(value)
+        assert np.asarray(getattr(other, name) == value).all()
+    assert {name: getattr(other, name) for name in stays} == dict.fromkeys(stays, "own")
+    assert other.num_timesteps == model.num_timesteps > 0 and other.ep_info_buffer == model.ep_info_buffer
+    other.verbose, other.tensorboard_log = 0, None
+    other.learn(4, reset_num_timesteps=False)  # With a logger of its own.
+
+
+def test_random_states_of_gpus_are_set_back_where_there_are_as_many(tmp_path, monkeypatch):
+    model, states, set_back = make_model("a2c"), [torch.arange(3), torch.arange(4)], []
+    monkeypatch.setattr(torch.cuda, "get_rng_state_all", lambda: states)
+    monkeypatch.setattr(torch.cuda, "set_rng_state_all", set_back.append)
+    save_checkpoint(tmp_path, model, model.env, {})
+    assert read_checkpoint(tmp_path)["cuda"] == []  # Nothing of a model on the CPU.
+    with monkeypatch.context() as on_gpu:
+        on_gpu.setattr(model, "device", torch.device("cuda"))
+        save_checkpoint(tmp_path, model, model.env, {})
+    for count in (1, 2, 3):
+        monkeypatch.setattr(torch.cuda, "device_count", lambda count=count: count)
+        restore(read_checkpoint(tmp_path), model, model.env)
+    assert [[part.tolist() for part in one] for one in set_back] == [[[0, 1, 2], [0, 1, 2, 3]]]
+
+
+def test_batches_that_can_not_tell_their_state_begin_anew(tmp_path):
+    """As Gymnasium's own, which has one loop for all."""
+    env = VecMonitor(GymnasiumVecEnv(gym.make_vec("CartPole-v1", 2, vectorization_mode="vector_entry_point")))
+    model = A2C("MlpPolicy", env, n_steps=4, device="cpu")
+    model.learn(8)
+    save_checkpoint(tmp_path, model, env, {})
+    state = read_checkpoint(tmp_path)
+    restore(state, model, env)
+    assert state["env"] is None and model._last_obs is None
+    assert model.learn(8, reset_num_timesteps=False).num_timesteps == 16
+
+
+def test_a_single_environment_goes_on_where_it_was(tmp_path):
+    env, other = (make_vec_env(CATCH[0], 1, seed=seed, **get_algorithm("a2c").env_kwargs(*CATCH)) for seed in (0, 1))
+    model, second = (A2C("MultiInputPolicy", one, n_steps=3, device="cpu") for one in (env, other))
+    model.learn(3)
+    save_checkpoint(tmp_path, model, env, {})
+    restore(read_checkpoint(tmp_path), second, other)
+    for _ in range(2):
+        (*seen, infos), (*others, other_infos) = (one.step(np.array([[0, 1, 2]])) for one in (env, other))
+        np.testing.assert_equal(seen, others)
+    assert seen[2].all() and infos[0]["episode"]["l"] == other_infos[0]["episode"]["l"] == 5  # 3 of them before the stop.

@@ -188,8 +188,8 @@ def load_weights(model: BaseAlgorithm, path: Path) -> None:
     try:
         _, parameters, variables = load_from_zip_file(path, device=model.device, load_data=False)
         _set_parameters(model, parameters, variables or {})
-    except (ValueError, RuntimeError, KeyError, AttributeError, EOFError, pickle.UnpicklingError) as error:
-        why = str(error).strip().partition("\n")[0]
+    except (ValueError, TypeError, RuntimeError, KeyError, AttributeError, EOFError, pickle.UnpicklingError) as error:
+        why = str(error).strip().partition("\n")[0] or type(error).__name__
         raise ValueError(f"{path} holds no weights of this {type(model).__name__} with these hyperparameters: {why}") from error
 
 
@@ -294,10 +294,11 @@ def _load(path: Path) -> dict[str, Any]:
         try:
             with np.load(file, allow_pickle=False) as arrays:
                 state = _unpack(json.loads(arrays[_TREE].tobytes()), arrays)
-        except (AttributeError, KeyError, TypeError, RuntimeError, zipfile.BadZipFile) as error:
+            version = state.get("format")
+        except (AttributeError, LookupError, TypeError, ValueError, RuntimeError, zipfile.BadZipFile) as error:
             raise ValueError(f"{path} is no checkpoint: {error}") from error
-    if state.get("format") != FORMAT:
-        raise ValueError(f"{path} must have the format {FORMAT} for this version of ram-envs, got {state.get('format')!r}")
+    if version != FORMAT:
+        raise ValueError(f"{path} must have the format {FORMAT} for this version of ram-envs, got {version!r}")
     return state
 
 
