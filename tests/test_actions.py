@@ -210,6 +210,13 @@ def test_batches_of_dict_and_box_actions_by_hand():
         codec.decode(scores, 2)  # A list is no array.
 
 
+def test_box_actions_have_scores_of_one_and_minus_one():
+    codec = ActionCodec({"class": 3, "stop": 2}, "box")
+    actions = codec.encode([[0.5, -1], [0, 0.25]], **{"class": [1, 0], "stop": [0, 1]})
+    assert actions.tolist() == [[0.5, -1, -1, 1, -1, 1, -1], [0, 0.25, 1, -1, -1, -1, 1]] and actions.dtype == np.float32
+    assert all(action in codec.space for action in actions)
+
+
 def test_what_is_given_stays_as_it_is():
     given = np.array([[3, -3]], np.float32)
     locations, _ = ActionCodec({"class": 2}).decode({"location": given, "class": np.array([1])}, 1)

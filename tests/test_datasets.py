@@ -1,7 +1,9 @@
 import multiprocessing
 import pickle
 import re
+import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import gymnasium as gym
 import numpy as np
@@ -52,9 +54,11 @@ def test_labels_of_any_integer_dtype(dtype):
 def test_the_callers_arrays_stay_writeable():
     images, labels = GREY.copy(), np.array([0, 1, 2])
     for loaded in (load_images((images, labels)), load_images(ImageSet("mine", images, labels, 3))):
-        assert np.shares_memory(loaded.images, images)
+        assert np.shares_memory(loaded.images, images) and np.shares_memory(loaded.labels, labels)
         assert not loaded.images.flags.writeable and not loaded.labels.flags.writeable
     assert images.flags.writeable and labels.flags.writeable
+    for floats in ((images / 59).astype(np.float32), np.zeros((3, 4, 5), np.float32), np.ones((3, 4, 5), np.float32)):
+        assert np.shares_memory(load_images((floats, labels)).images, floats)
 
 
 @pytest.mark.parametrize(
@@ -99,6 +103,7 @@ def test_wrong_images(images, message):
         (1, r"must be of shape \(3,\), .*got shape \(\)"),
         ([0.0, 1.5, 2.0], "must be whole numbers, got 1.5"),
         ([0.0, np.nan, 2.0], "must be whole numbers, got nan"),
+        ([0.0, 1.5, 2.5], "must be whole numbers, got 1.5"),
         ([0, 1j, 2], "must be whole numbers or strings, got dtype complex128"),
         (np.array([0, "a", None]), "must be whole numbers or strings, got dtype object"),
         (["a", "a", "a"], r"must be of at least two classes where they are strings, got \['a'\]"),
@@ -268,8 +273,26 @@ def test_workers_know_what_was_registered(monkeypatch):
             pool.apply(datasets.load_images, ("local",))
 
 
-def test_built_in_datasets_state_their_classes():
+def test_workers_find_what_the_main_script_registered(monkeypatch):
+    """It has another name there; in the main process itself, and in other modules, names stay."""
+    known = '{"mine": ["__main__", "mine"], "theirs": ["numpy", "theirs"]}'
+    monkeypatch.setenv(datasets._FOR_WORKERS, known)
+    monkeypatch.setattr(np, "theirs", lambda split: (GREY, [0, 1, 0]), raising=False)
+    monkeypatch.setattr(sys.modules["__main__"], "mine", lambda split: (GREY, [0, 2, 1]), raising=False)
+    assert load_images("mine").labels.tolist() == [0, 2, 1]
+    del datasets._loaders["mine"]
+    monkeypatch.setenv(datasets._FOR_WORKERS, known)
+    monkeypatch.setitem(sys.modules, "__mp_main__", SimpleNamespace(mine=load_somewhere))
+    assert load_images("mine").labels.tolist() == [0, 1, 2]
+    assert load_images("theirs").labels.tolist() == [0, 1, 0]
+
+
+def test_built_in_datasets_state_their_classes(monkeypatch):
     assert load_images("mnist-5k", "test").num_classes == 10
+    monkeypatch.setattr(datasets, "load_split", lambda name, split: (GREY, np.array([0, 1, 2])))
+    for name in ("mnist", "fashion-mnist"):
+        loaded = datasets._loaders[name]("test", "elsewhere")
+        assert (loaded.name, loaded.num_classes) == (name, 10)
 
 
 def test_registered_datasets():
@@ -331,6 +354,9 @@ def test_splits_of_different_kinds():
         with pytest.raises(ValueError, match=f"data set '{name}': labels must be strings in all splits or in none"):
             load_images(name, "validation")
     named = ImageSet("", GREY, np.array([0, 0, 2]), 3, ("a", "m", "z"))
+    register_dataset("half", {"train": named, "validation": strings, "test": sets["test"]}.__getitem__)
+    with pytest.raises(ValueError, match="labels must be strings in all splits or in none"):
+        load_images("half", "validation")
     register_dataset("named", {"train": named, "validation": (GREY, list("aza")), "test": named}.__getitem__)
     assert load_images("named", "validation").labels.tolist() == [0, 2, 0]
 
@@ -359,8 +385,9 @@ def test_a_pickled_environment_loads_its_data_again():
 def test_wrong_registrations():
     with pytest.raises(ValueError, match="'mnist', which exists"):
         register_dataset("mnist", lambda split: (GREY, [0, 1, 2]))
-    with pytest.raises(ValueError, match="name must be a string"):
-        register_dataset("", lambda split: (GREY, [0, 1, 2]))
+    for bad in ("", 3):
+        with pytest.raises(ValueError, match="name must be a string"):
+            register_dataset(bad, lambda split: (GREY, [0, 1, 2]))
     with pytest.raises(ValueError, match="load must be a function"):
         register_dataset("mine", (GREY, [0, 1, 2]))
     register_dataset("mine", lambda split: (GREY, [0, 1] if split == "test" else [0, 1, 2]))
@@ -404,6 +431,9 @@ def test_colours_stay_apart():
         (np.where(GREY == 7, 1.002, 0.5), r"must lie in \[0, 1\] .*: np.clip\(images, 0, 1\)"),
         (np.where(GREY == 7, -0.002, 0.5), r"must lie in \[0, 1\] .*: np.clip\(images, 0, 1\)"),
         (np.where(GREY == 7, -0.3, 0.9), r": \(images \+ 1\) / 2 if they are in \[-1, 1\]$"),
+        (np.where(GREY == 7, -0.2, 0.5), r": \(images \+ 1\) / 2 if they are in"),
+        (np.where(GREY == 7, 1.2, 0.5), ": divide by the value of white"),
+        (np.where(GREY == 7, -1.001, 1.001), r": \(images \+ 1\) / 2 if they are in"),
         (np.where(GREY == 7, -0.1, 1.5), ": undo what standardised them"),
         (np.where(GREY == 7, -1.5, 0.5), ": undo what standardised them"),
         (np.where(GREY == 7, 1.5, 0.5), ": divide by the value of white"),
@@ -454,6 +484,23 @@ def test_advice_about_one_hot_rows_is_for_as_many_rows():
     for labels in (np.eye(3)[:2], np.zeros((3, 3, 1)), np.zeros((1, 3))):
         with pytest.raises(ValueError, match=rf"must be of shape \(3,\), .*, got shape {re.escape(str(labels.shape))}$"):
             load_images((GREY, labels))
+
+
+@pytest.mark.parametrize("error", [ValueError, TypeError, RuntimeError])
+def test_what_can_not_become_an_array_is_told(error):
+    """Such as tensors on a GPU, or with gradients."""
+
+    class Tensor:
+        def __array__(self, dtype=None, copy=None):
+            raise error("move it to the CPU first")
+
+    with pytest.raises(ValueError, match=r"dataset\[0\] \(images\) must be an array: move it to the CPU first"):
+        load_images((Tensor(), [0, 1, 2]))
+
+
+def test_images_of_one_column_are_no_channel():
+    thin = ImageSet("mine", np.full((3, 2, 5, 1), 200, np.uint8), np.array([0, 1, 2]), 3)
+    assert load_images(thin).images.shape == (3, 2, 5, 1)
 
 
 def test_an_image_set_keeps_its_names():

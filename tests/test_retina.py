@@ -245,9 +245,16 @@ def test_a_copy_of_a_retina_looks_alike():
     assert retina.look(retina.blank_scenes(1), np.zeros((1, 2), np.float32)).shape == (1, 1, 3, 4, 4)
 
 
+def test_a_retina_without_options():
+    retina = Retina((28, 28))
+    assert (retina.glimpse_shape, retina.num_zooms, retina.dtype) == ((1, 8, 8), 1, np.uint8)
+    assert glimpses(np.zeros((2, 28, 28), np.float32), np.zeros((2, 2))).shape == (2, 1, 8, 8)
+
+
 def test_a_glimpse_as_wide_as_the_scene():
     assert Retina((3, 20, 30), "scene").glimpse_shape == (1, 3, 30, 30)
     assert Retina((40, 20, 30), "scene").glimpse_shape == (1, 40, 30, 30)  # Channels are no side.
+    assert Retina((3, 30, 20), "scene").glimpse_shape == (1, 3, 30, 30)
     image = np.arange(16, dtype=np.uint8).reshape(1, 4, 4)
     np.testing.assert_allclose(255 * look(image, (0, 0), "scene")[0], image[0], rtol=1e-6)
 
@@ -262,11 +269,12 @@ def test_the_space_knows_the_scene():
 def test_statistics_of_glimpses():
     retina = Retina((20, 20), 2, 2)
 
-    filled = []
+    filled, first = [], np.random.default_rng(0).integers(2, size=(10, 1, 1)).ravel().tolist()
 
     def fill(scenes, rng):  # Half of the scenes are white: a pixel in sight is 0 or 1, but for the edges.
         filled.append(scenes.shape)
-        retina.inner(scenes)[...] = 255 * rng.integers(2, size=(len(scenes), 1, 1))
+        retina.inner(scenes)[...] = 255 * (draws := rng.integers(2, size=(len(scenes), 1, 1)))
+        assert len(filled) > 1 or draws.ravel().tolist() == first  # The same scenes, and so figures, at any time.
 
     mean, deviations = retina.statistics(fill)
     assert 0.4 < mean < 0.52
@@ -354,7 +362,7 @@ def test_a_gaze_without_zooms():
     assert seen.keys() == gaze.space.keys() and seen["location"].tolist() == [[0, 0], [0.5, -1]]
     seen["location"][...] = 9
     assert gaze.locations.tolist() == [[0, 0], [0.5, -1]]
-    for first, expected in (("center", 0), ((1, -1), (1, -1))):
+    for first, expected in (("center", 0), ((1, -1), (1, -1)), (np.array([0, 0.5]), (0, 0.5))):
         gaze = Gaze(1, first, (4, 6), 2)
         gaze.begin(np.array([True]), np.full((1, 2), 0.75))
         assert (gaze.locations[0] == expected).all()

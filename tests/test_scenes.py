@@ -163,6 +163,11 @@ def test_bad_options_are_named(options, message):
         SceneMaker(DIGITS, **options)
 
 
+def test_scenes_without_options():
+    maker = SceneMaker(DIGITS)
+    assert (maker.shape, maker.num_clutter, maker.clutter_size, maker.reach, maker.slope) == ((4, 6), 0, 8, 0, 0)
+
+
 def test_limits_are_allowed():
     assert SceneMaker(DIGITS, canvas_size=6, num_clutter=4096, clutter_size=4).shape == (6, 6)
     assert SceneMaker(DIGITS[:1], canvas_size=2**14, clutter_size=1).shape == (2**14, 2**14)
@@ -190,6 +195,16 @@ def test_bent_images_stand_where_the_unbent_would_among_the_same_clutter():
         assert changed.max() - changed.min() < 10  # Within the image's own place.
         differences = np.abs(bent[n].astype(int) - plain[n])
         assert differences.max() <= greys[n]
+
+
+@pytest.mark.parametrize(("reach", "slope"), [(0.5, 0.0), (0.0, 0.5), (0.5, 0.5)])
+def test_images_are_bent_by_the_last_draws(reach, slope):
+    maker = SceneMaker(IMAGES, num_clutter=1, clutter_size=1, reach=reach, slope=slope)
+    index, streams, scenes = np.array([2, 0, 1]), start_streams(np.arange(3, dtype=np.uint64)), np.zeros((3, 2, 9, 7), np.uint8)
+    maker.make(index, streams, scenes, np.arange(3), 0)
+    bent = warp(IMAGES, index, draw_uniform(streams, 2 + 5 + WARP_DRAWS)[0][:, 7:], reach, slope)
+    assert (bent != IMAGES[index]).any(axis=(1, 2, 3)).all()
+    assert ((scenes != bent).sum(axis=(2, 3)) <= 1).all()  # But for the piece of one pixel.
 
 
 def nodes_then_map(nodes, linear=STILL):
@@ -259,7 +274,7 @@ def bend_slowly(image, moves):
     _, height, width = image.shape
     bent, around = np.zeros(image.shape), np.pad(image.astype(float), ((0, 0), (60, 60), (60, 60)))
     for row, column in np.ndindex(height, width):
-        down, across = row * (NODES - 1) / (height - 1), column * (NODES - 1) / (width - 1)
+        down, across = row * (NODES - 1) / max(height - 1, 1), column * (NODES - 1) / max(width - 1, 1)
         r, c = min(int(down), NODES - 2), min(int(across), NODES - 2)
         v, u = down - r, across - c
         weights = np.outer([1 - v, v], [1 - u, u])
@@ -289,6 +304,15 @@ def test_bent_images_pixel_by_pixel(slope, dtype):
         moves = moves + slope * np.einsum("ij,jrc->irc", draw[2 * NODES**2 :].reshape(2, 2), places)
         expected = bend_slowly(images[i], moves)
         np.testing.assert_allclose(one, expected, rtol=0, atol=0.502 if dtype == np.uint8 else 1e-5)
+
+
+@pytest.mark.parametrize("shape", [(2, 3), (3, 2), (1, 4), (4, 1), (1, 1)])
+def test_images_of_one_or_two_rows_or_columns_are_bent_too(shape):
+    images, draws = np.random.default_rng(0).random((2, 1, *shape), np.float32), np.random.default_rng(3).random((2, WARP_DRAWS))
+    bent = warp(images, np.arange(2), draws, 0.75)
+    for image, draw, one in zip(images, 2 * draws - 1, bent, strict=True):
+        expected = bend_slowly(image, 0.75 * draw[: 2 * NODES**2].reshape(2, NODES, NODES))
+        np.testing.assert_allclose(one, expected, rtol=0, atol=1e-5)
 
 
 def test_the_reach_is_the_farthest():
