@@ -236,7 +236,7 @@ def test_what_lies_beyond_the_edges_is_nothing():
     bent = warp(IMAGES, np.array([1]), moves(-3, -2, 4.0), 4.0)[0]
     np.testing.assert_array_equal(bent[:, 2:, 3:], IMAGES[1, :, :-2, :-3])
     assert not bent[:, :2].any() and not bent[:, :, :3].any()
-    for x, y in ((64, 0), (-64, 0), (0, 64), (0, -64), (16, -16)):
+    for x, y in ((64, 0), (-64, 0), (0, 64), (0, -64), (16, -16), (63.5, 0), (-63.5, 0), (0, 63.5), (0, -63.5)):
         assert not warp(IMAGES, np.array([1]), moves(x, y, 64.0), 64.0).any()
 
 
