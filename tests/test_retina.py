@@ -152,10 +152,12 @@ def test_bad_input_is_named():
         glimpses(RAMP, place, glimpse_size=0)
 
 
-def test_channels_are_looked_at_each_on_its_own():
+@pytest.mark.parametrize("shape", [(9, 7), (5, 30)])
+def test_channels_are_looked_at_each_on_its_own(shape):
     rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (6, 3, 9, 7), dtype=np.uint8)
+    images = rng.integers(0, 256, (6, 3, *shape), dtype=np.uint8)
     locations = rng.uniform(-1, 1, (6, 2)).astype(np.float32)
+    locations[-1] = 1
     seen = glimpses(images, locations, glimpse_size=3, num_scales=2)
     assert seen.shape == (6, 2, 3, 3, 3)
     for channel in range(3):
@@ -213,8 +215,9 @@ def test_scenes_from_elsewhere_are_refused():
             retina.look(scenes, np.zeros((2, 2), np.float32))
 
 
-def test_parts_of_scenes_can_be_looked_at():
-    retina = Retina((4, 6), 4, 2)
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_parts_of_scenes_can_be_looked_at(dtype):
+    retina = Retina((4, 6), 4, 2, dtype=dtype)
     scenes, places = retina.blank_scenes(3), np.zeros((3, 2), np.float32)
     retina.inner(scenes)[...] = np.arange(72).reshape(3, 4, 6)
     np.testing.assert_array_equal(retina.look(scenes[1:], places[1:]), retina.look(scenes, places)[1:])
@@ -282,6 +285,19 @@ def test_statistics_of_glimpses():
     assert filled == [(10, 22, 22)] * 100
     assert retina.statistics(fill) == (mean, deviations)
     assert Retina((20, 20), 2, 2, dtype=np.float32).statistics(lambda scenes, rng: None) == (0, [0, 0])
+
+
+def test_statistics_are_of_glimpses_anywhere():
+    retina = Retina((20, 20), 2)
+
+    def quarter(x, y):
+        def fill(scenes, rng):
+            retina.inner(scenes)[..., 10 * y : 10 * y + 10, 10 * x : 10 * x + 10] = 255
+
+        return fill
+
+    for corner in ((0, 0), (1, 0), (0, 1), (1, 1)):
+        assert retina.statistics(quarter(*corner))[0] == pytest.approx(0.24, abs=0.05)
 
 
 def test_statistics_tell_the_scales_apart():
