@@ -43,7 +43,7 @@ from ram_envs.agents.training.config import RunConfig, new_folder, read_args, re
 from ram_envs.agents.training.evaluation import evaluate_on_test, evaluation_of
 from ram_envs.agents.training.figures import record, watch_in_window
 from ram_envs.agents.training.looks import show_looks
-from ram_envs.agents.training.run import Run, load_agent, run
+from ram_envs.agents.training.run import Run, class_names, load_agent, run
 from ram_envs.agents.training.settings import OWN_IMAGES
 
 # Test error in % (of Catch: balls missed) of the paper and of public implementations, with the glimpses that our default has.
@@ -172,6 +172,7 @@ def show(config: RunConfig, options: argparse.Namespace) -> dict[str, Any]:
     frame_stack = hyperparams.get("frame_stack", 1)
     env = make_vec_env(config.env, hyperparams["n_envs"], frame_stack=frame_stack, **env_kwargs)
     model = load_agent(Run(config, None, hyperparams, env_kwargs), env)
+    check_classes(config, class_names(env))
     result: dict[str, Any] = {"env": config.env}
     if options.eval_only:
         result |= evaluate_on_test(model, config.env, env_kwargs, frame_stack)
@@ -187,6 +188,14 @@ def show(config: RunConfig, options: argparse.Namespace) -> dict[str, Any]:
         result |= show_looks(model, config.env, env_kwargs, Path(options.out or "looks"), **shown)
     print(json.dumps(result, indent=2))
     return result
+
+
+def check_classes(config: RunConfig, names: list[str] | None) -> None:
+    """Refuse images of classes that the agent has not learned: as many, but others."""
+    learned = None if config.agent_run is None else read_args(config.agent_run).get("class_names")
+    if learned is not None and names is not None and learned != names:
+        one, other = (", ".join(classes)[:200] for classes in (learned, names))
+        raise ValueError(f"{config.trained_agent} has learned the classes {one}, and the images are of the classes {other}")
 
 
 def report(result: dict[str, Any], folder: Path) -> None:

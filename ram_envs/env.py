@@ -175,6 +175,8 @@ class TaskEnv:
         self._spec = copy.copy(spec)
         if self._spec is not None:
             self._spec.max_episode_steps = self._time_limit or self.task.max_episode_steps
+            if self._renderer is not None:
+                self._renderer.set_title(self._spec.id)
 
     spec = property(attrgetter("_spec"), _take_spec)
 

@@ -36,6 +36,11 @@ class Renderer:
         self._paths: list[list[NDArray]] = [[] for _ in range(self._num_drawn)]
         self._actions: list[Any] = [None] * self._num_drawn
 
+    def set_title(self, title: str) -> None:
+        """What is written above the window, if there is to be one, when it opens."""
+        if self._window is not None:
+            self._window.title = title
+
     def begin(self, where: NDArray[np.bool_]) -> None:
         """An episode has just begun in the environments of the mask `where` (N,)."""
         for env in np.flatnonzero(where[: self._num_drawn]).tolist():

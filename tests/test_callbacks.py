@@ -243,14 +243,15 @@ def test_the_validation_error_stands_beside_the_progress_bar_as_it_comes(tmp_pat
             return True
 
     evaluation = make_evaluation(tmp_path, eval_steps=N * T)
-    progress = ProgressCallback(evaluation)
+    progress, games = ProgressCallback(evaluation), ProgressCallback(evaluation, success_name="balls caught")
     model = RAM("RAMPolicy", vec_env(), seed=0, device="cpu")
-    model.learn(N * T, [evaluation, ProgressCallback(evaluation)])
+    model.learn(N * T, [evaluation, games])
     model.learn(N * T, [evaluation, progress, Note()], reset_num_timesteps=False)  # Resumed: the bar begins at 0.
     errors = 100 * (1 - np.load(tmp_path / "evaluations.npz")["successes"].mean(axis=1))
     words = [f"validation error {error:.2f} %" for error in errors]
     assert told == [(N, words[0]), (2 * N, words[0]), (3 * N, words[1])]
     assert progress.bar.total == N * T
+    assert games.bar.desc == f"balls caught {100 - errors[0]:.2f} %"
 
 
 def test_stopwatch_leaves_pauses_out():

@@ -302,6 +302,10 @@ def test_the_command_line_learns_a_folder_and_remembers_it(folder, tmp_path, mon
     again = main(["-i", "run", "--eval-only", "--device", "cpu"])
     assert json.loads(capsys.readouterr().out) == again
     assert again["test_error"] == result["test_error"]
+    (folder / "dog").rename(folder / "sheep")
+    with pytest.raises(SystemExit, match="2"):
+        main(["-i", "run", "--images", str(folder), "size:8,10", "--eval-only", "--device", "cpu"])
+    assert "run has learned the classes cat, dog, and the images are of the classes cat, sheep" in capsys.readouterr().err
     for wrong, message in (
         (["--images", "nowhere"], "there is no folder"),
         (

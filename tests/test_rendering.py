@@ -244,6 +244,7 @@ def test_window_shows_each_step_by_itself(opened):
 def test_window_is_answered_and_closed_by_the_person(opened):
     env, other = make(render_mode="human"), make("Catch-v0", render_mode="human")
     env.reset(seed=0), other.reset(seed=0)
+    assert [window.title for window in opened] == [env.spec.id, "Catch-v0"]
     pygame.event.post(pygame.event.Event(pygame.MOUSEMOTION, pos=(1, 1), rel=(0, 0), buttons=(0, 0, 0), touch=False))
     pygame.event.post(pygame.event.Event(pygame.KEYDOWN, key=pygame.K_a, unicode="a"))
     pygame.event.post(pygame.event.Event(pygame.WINDOWCLOSE, window=opened[0]))

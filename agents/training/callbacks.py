@@ -269,38 +269,42 @@ class TimeLimitCallback(BaseCallback):
 
 
 class ProgressCallback(BaseCallback):
-    """A progress bar of the steps, or of the seconds, beside which the newest validation error stands.
+    """A progress bar of the steps, or of the seconds, beside which the newest validation error or success stands.
 
     Args:
         evaluation: the callback that evaluates, which comes before this one.
         seconds: how long the training takes by the evaluation's stopwatch; None: the bar counts steps.
+        success_name: what successes are called, such as "balls caught"; None: their lack is the validation error.
     """
 
-    def __init__(self, evaluation: TimedEvalCallback, seconds: float | None = None) -> None:
+    def __init__(self, evaluation: TimedEvalCallback, seconds: float | None = None, success_name: str | None = None) -> None:
         super().__init__()
-        self.evaluation, self.seconds = evaluation, seconds
+        self.evaluation, self.seconds, self.success_name = evaluation, seconds, success_name
 
     def _on_training_start(self) -> None:
         done = self.model.num_timesteps
         total = self.locals["total_timesteps"] - done if self.seconds is None else round(self.seconds)
         columns = (_TEXT, BarColumn(bar_width=None), TimeElapsedColumn(), "<", TimeRemainingColumn())  # Fit in 80 letters.
-        self.bar, self._begin = tqdm(total=total, desc=self._error(), progress=columns), done
+        self.bar, self._begin = tqdm(total=total, desc=self._newest(), progress=columns), done
 
     def _on_step(self) -> bool:
         evaluation = self.evaluation
         now = self.num_timesteps - self._begin if self.seconds is None else min(evaluation.stopwatch.used(), self.seconds)
-        if self.bar.desc != (error := self._error()):
-            self.bar.set_description_str(error)
+        if self.bar.desc != (newest := self._newest()):
+            self.bar.set_description_str(newest)
         self.bar.update(now - self.bar.n)
         return True
 
     def _on_training_end(self) -> None:
-        self.bar.set_description_str(self._error())
+        self.bar.set_description_str(self._newest())
         self.bar.close()
 
-    def _error(self) -> str:
+    def _newest(self) -> str:
         successes = self.evaluation.evaluations_successes
-        return f"validation error {100 * (1 - np.mean(successes[-1])):.2f} %" if successes else "validation error -"
+        rate = 100 * float(np.mean(successes[-1])) if successes else None
+        if self.success_name is None:
+            return "validation error -" if rate is None else f"validation error {100 - rate:.2f} %"
+        return f"{self.success_name} -" if rate is None else f"{self.success_name} {rate:.2f} %"
 
 
 def on_the_clock(model: BaseAlgorithm) -> BaseAlgorithm:

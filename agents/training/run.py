@@ -60,6 +60,7 @@ class Run:
     hyperparams: dict[str, Any]  # Of the algorithm, and `RUN_HYPERPARAMS`.
     env_kwargs: dict[str, Any]  # Options of its environments.
     machines: list[str] = field(default_factory=list)  # Where it learned, one after the other.
+    class_names: list[str] | None = None  # What its classes stand for; None: it has none.
 
     @property
     def folder(self) -> Path:
@@ -155,6 +156,7 @@ def train(run: Run, report: Callable[[int, float], None] | None = None) -> dict[
     config, algorithm = run.config, get_algorithm(run.config.algo)
     order = {"image_order": "shuffled"} if "image_order" in env_defaults(config.env) else {}
     env = make_vec_env(config.env, run.hyperparams["n_envs"], frame_stack=run.frame_stack, **{**order, **run.env_kwargs})
+    run.class_names = class_names(env)
     evaluation = make_evaluation(run, env, report)
     keeper = ResumeCallback(run.folder, evaluation, begin=lambda: store(run, model.device))
     callbacks: list[BaseCallback] = [evaluation, keeper]
@@ -173,7 +175,7 @@ def train(run: Run, report: Callable[[int, float], None] | None = None) -> dict[
         callbacks.append(TimeLimitCallback(evaluation.stopwatch, 60 * config.minutes))
         model, n_timesteps = on_the_clock(model), MANY_TIMESTEPS
     if config.progress:
-        callbacks.append(ProgressCallback(evaluation, 60 * config.minutes if config.minutes else None))
+        callbacks.append(ProgressCallback(evaluation, 60 * config.minutes if config.minutes else None, _ask(env, "success_name")))
     with _stopped_by_signals(keeper):
         model.learn(n_timesteps - model.num_timesteps, callbacks, reset_num_timesteps=model.num_timesteps == 0)
     with checkpoints.written(run.folder / "model.zip") as file:
@@ -310,8 +312,8 @@ def describe(run: Run, model: BaseAlgorithm, env: VecMonitor, evaluation: TimedE
     result: dict[str, Any] = {"env": config.env, "algo": config.algo, "preset": config.preset, "seed": config.seed}
     if num_images := _ask(env, "num_images"):
         result |= {"dataset": _ask(env, "dataset"), "dataset_size": num_images}
-        if (names := list(_ask(env, "choice_names"))) != [str(number) for number in range(len(names))]:
-            result["class_names"] = names
+        if run.class_names != [str(number) for number in range(len(run.class_names or ()))]:
+            result["class_names"] = run.class_names
     return {
         **result,
         "n_timesteps": model.num_timesteps,
@@ -344,6 +346,11 @@ def draw(run: Run, model: BaseAlgorithm, env: VecMonitor) -> None:
         record(model, config.env, run.folder / "games.gif", seed=seed, frame_stack=run.frame_stack, **run.env_kwargs)
     elif not get_algorithm(config.algo).sees_scene:
         plot_glimpses(watch(model, config.env, run.env_kwargs, split, frame_stack=run.frame_stack), run.folder / "glimpses.png")
+
+
+def class_names(env: VecEnv) -> list[str] | None:
+    """What the classes of environments stand for; None: they have no images."""
+    return list(_ask(env, "choice_names")) if _ask(env, "num_images") else None
 
 
 def _ask(env: VecEnv, name: str) -> Any:
