@@ -24,6 +24,7 @@ ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".t
 _OTHER_NAMES = {"val": "validation", "valid": "validation"}  # Of a split's sub-folder.
 _LONGER_SIDE = 128  # Of images where no size is given: larger ones are made smaller.
 _LARGEST = 4096
+_BRIGHT, _MOST_EDGES = 0.7, 200  # How bright the edges of a bright ground are, and in how many images that is measured.
 _SIDEWAYS = (5, 6, 7, 8)  # Orientations of EXIF that turn the image by a quarter.
 _ORIENTATION = 0x0112
 
@@ -38,6 +39,7 @@ class Folder:
     seed: int = 0
     validation: float = 0.15
     test: float = 0.15
+    invert: bool | None = None
 
     @classmethod
     def of(cls, name: str) -> Folder:
@@ -49,6 +51,7 @@ class Folder:
         path, _, query = name.removeprefix(FOLDER_PREFIX).partition("?")
         given = dict(parse_qsl(query))
         kinds: dict[str, Any] = {"size": _size, "channels": int, "seed": int, "validation": float, "test": float}
+        kinds["invert"] = {"False": False, "True": True}.__getitem__
         try:
             return cls(Path(unquote(path)), **{option: kinds[option](value) for option, value in given.items()}).checked()
         except (KeyError, ValueError) as error:
@@ -83,6 +86,8 @@ class Folder:
                 f"validation and test must be shares above 0 that leave some images to train on, got {self.validation!r} and "
                 f"{self.test!r}"
             )
+        if self.invert not in (None, False, True):
+            raise ValueError(f"invert must be True, False or None (where the ground is bright), got {self.invert!r}")
         return replace(self, size=None if size is None else (int(size[0]), int(size[1])))
 
     def load(self, split: str) -> ImageSet:
@@ -92,7 +97,8 @@ class Folder:
             DataError: see `from_folder`.
         """
         splits, names, _ = self.find()
-        known = self if self.size and self.channels else self.measured([path for files in splits.values() for path, _ in files])
+        is_known = self.size and self.channels and self.invert is not None
+        known = self if is_known else self.measured([path for files in splits.values() for path, _ in files])
         images = np.stack([_read(path, known) for path, _ in splits[split]])
         labels = np.array([label for _, label in splits[split]])
         return ImageSet(self.path.name, images, labels, len(names), names)
@@ -142,7 +148,7 @@ class Folder:
         return {**parts, "train": files[start:]}
 
     def measured(self, paths: list[Path]) -> Folder:
-        """The folder with a size and a number of channels that fit its files, which is said where it changes any.
+        """The folder with a size, a number of channels and a ground that fit its files, which is said where it changes any.
 
         Raises:
             DataError: a file is no image.
@@ -165,7 +171,14 @@ class Folder:
                 "ground and save them if that is not meant",
                 stacklevel=3,
             )
-        return replace(self, size=size, channels=channels)
+        invert = self.invert
+        if invert is None and (invert := _has_bright_ground(paths)):
+            warnings.warn(
+                f"{self.path} holds images of a bright ground, which are inverted: a retina sees black outside of an image; "
+                "invert=True says so, invert=False leaves them as they are",
+                stacklevel=3,
+            )
+        return replace(self, size=size, channels=channels, invert=invert)
 
 
 def from_folder(
@@ -176,6 +189,7 @@ def from_folder(
     seed: int = 0,
     validation: float = 0.15,
     test: float = 0.15,
+    invert: bool | None = None,
 ) -> str:
     """Read the images in a folder: what it returns goes to `dataset`, and is known in other processes and later too.
 
@@ -188,6 +202,9 @@ def from_folder(
         channels: 1 makes images grey, 3 makes them coloured. None: 1 where all are grey.
         seed: of the split, which keeps the classes' shares and depends on the files' names.
         validation, test: the shares of each class's images that are held out; of a split that is there, its own are used.
+        invert: whether bright becomes dark: outside of an image a retina sees black, and the edge of a bright ground would be all
+            there is to see. None: where the edges of most images are brighter than 0.7
+            and than the rest.
 
     Returns:
         the data set's name, for `dataset=`, `load_images` and `--env-kwargs dataset:NAME`.
@@ -198,10 +215,10 @@ def from_folder(
             installed.
 
     Warns:
-        UserWarning: images are scaled to a size that was not given, transparent, or of kinds that are left out.
+        UserWarning: images are scaled to a size that was not given, inverted, transparent, or of kinds that are left out.
     """
     path = Path(os.path.abspath(os.path.expanduser(folder)))
-    chosen = Folder(path, size, channels, seed, validation, test).checked()  # type: ignore[arg-type]
+    chosen = Folder(path, size, channels, seed, validation, test, invert).checked()  # type: ignore[arg-type]
     splits, _, left_out = chosen.find()
     if left_out:
         warnings.warn(
@@ -285,6 +302,18 @@ def _read_header(path: Path) -> tuple[int, int, bool, bool]:
         return height, width, has_colours, is_transparent
 
 
+def _has_bright_ground(paths: list[Path]) -> bool:
+    """Whether the edges of most images are bright, and what they surround is darker."""
+    edges, means = [], []
+    for path in paths[:: -(-len(paths) // _MOST_EDGES)]:
+        with _naming(path), _open(path) as image:
+            pixels = np.asarray(_opaque(_in_8_bits(image)).convert("L"))
+        edges.append(np.median(np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])))
+        means.append(pixels.mean())
+    edge = np.median(edges)
+    return bool(edge > 255 * _BRIGHT and edge > np.median(means) + 1)
+
+
 def _read(path: Path, folder: Folder) -> NDArray[np.uint8]:
     """The pixels (H, W), or (3, H, W)."""
     with _naming(path), _open(path) as image:
@@ -293,19 +322,34 @@ def _read(path: Path, folder: Folder) -> NDArray[np.uint8]:
         assert folder.size is not None
         height, width = folder.size
         image.draft(None, (2 * max(folder.size),) * 2)  # JPEGs of large photos are read at a part of their size.
-        image = ImageOps.exif_transpose(image)
-        if image.mode.startswith("I"):
-            values = np.asarray(image)
-            if values.min() < 0 or values.max() >= 2**16:
-                raise ValueError(f"its pixels go from {values.min()} to {values.max()}: save it with 8 or 16 bits")
-            image = Image.fromarray(((values.astype(np.int64) + 128) // 257).astype(np.uint8))
-        elif image.mode == "F":
-            raise ValueError("its pixels are floating-point numbers: save it with 8 or 16 bits")
-        if _has_alpha(image):
-            image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image.convert("RGBA"))
+        image = _opaque(_in_8_bits(ImageOps.exif_transpose(image)), "white" if folder.invert else "black")
         image = image.convert("L" if folder.channels == 1 else "RGB")
+        image = ImageOps.invert(image) if folder.invert else image
         pixels = np.asarray(ImageOps.pad(image, (width, height), Image.Resampling.BILINEAR, color=0))
         return pixels if folder.channels == 1 else np.moveaxis(pixels, 2, 0)
+
+
+def _in_8_bits(image: Any) -> Any:
+    """An image of 16 bits with 8, any other as it is."""
+    from PIL import Image
+
+    if image.mode == "F":
+        raise ValueError("its pixels are floating-point numbers: save it with 8 or 16 bits")
+    if not image.mode.startswith("I"):
+        return image
+    values = np.asarray(image)
+    if values.min() < 0 or values.max() >= 2**16:
+        raise ValueError(f"its pixels go from {values.min()} to {values.max()}: save it with 8 or 16 bits")
+    return Image.fromarray(((values.astype(np.int64) + 128) // 257).astype(np.uint8))
+
+
+def _opaque(image: Any, ground: str = "black") -> Any:
+    """An image on a ground, where it is transparent."""
+    from PIL import Image
+
+    if not _has_alpha(image):
+        return image
+    return Image.alpha_composite(Image.new("RGBA", image.size, ground), image.convert("RGBA"))
 
 
 def _has_alpha(image: Any) -> bool:

@@ -178,6 +178,29 @@ def test_transparent_places_are_black_and_told(tmp_path):
     np.testing.assert_array_equal(images[0], np.moveaxis(RGB * (ALPHA[..., 3:] > 0), 2, 0))
 
 
+def test_a_bright_ground_is_inverted_and_told_and_what_is_added_is_black(tmp_path):
+    """Dark dots on white: what is transparent, and what is added to fit a size, counts as ground."""
+    drawing = np.full((4, 6, 4), 255, np.uint8)
+    drawing[1:3, 2:4, :3] = 55  # A grey square.
+    drawing[:, 0, 3] = 0  # Transparent, and white below that.
+    for index in range(6):
+        save(tmp_path / "ab"[index % 2] / f"{index}.png", np.ascontiguousarray(drawing[..., :3]))
+    with pytest.warns(UserWarning, match="images of a bright ground, which are inverted: .*; invert=True says so, invert=False"):
+        name = ram_envs.from_folder(tmp_path, channels=1)
+    inverted = np.zeros((4, 6), np.uint8)
+    inverted[1:3, 2:4] = 200
+    np.testing.assert_array_equal(ram_envs.load_images(name).images[0], inverted)
+    save(tmp_path / "a/0.png", drawing)  # Read again, by the name alone.
+    ram_envs.datasets._loaders.clear()
+    with pytest.warns(UserWarning, match="1 images that are transparent in places, which become black"):
+        tall = ram_envs.load_images(ram_envs.from_folder(tmp_path, channels=1, size=(8, 6), invert=True)).images
+    np.testing.assert_array_equal(tall, np.broadcast_to(np.pad(inverted, [(2, 2), (0, 0)]), tall.shape))
+    np.testing.assert_array_equal(ram_envs.load_images(name).images, np.broadcast_to(inverted, (2, 4, 6)))
+    save(tmp_path / "a/0.png", np.ascontiguousarray(drawing[..., :3]))
+    plain = ram_envs.load_images(ram_envs.from_folder(tmp_path, channels=1, invert=False)).images
+    np.testing.assert_array_equal(plain, np.broadcast_to(255 - inverted, plain.shape))
+
+
 def damaged(folder):
     path = folder / "cat/3.png"
     path.write_bytes(path.read_bytes()[:-30])
@@ -255,6 +278,7 @@ def test_no_folder():
         ({"channels": 4}, "channels must be 1 .*got 4"),
         ({"seed": 0.5}, "seed must be a whole number, got 0.5"),
         ({"test": 0}, "validation and test must be shares above 0"),
+        ({"invert": 2}, "invert must be True, False or None"),
         ({"test": 0.6, "validation": 0.4}, "leave some images to train on, got 0.4 and 0.6"),
     ],
 )
@@ -310,7 +334,7 @@ def test_the_command_line_learns_a_folder_and_remembers_it(folder, tmp_path, mon
         (["--images", "nowhere"], "there is no folder"),
         (
             ["--images", str(folder), "sise:3"],
-            "--images FOLDER may be followed by size, channels, seed, validation, test, got sise",
+            "--images FOLDER may be followed by size, channels, seed, validation, test, invert, got sise",
         ),
         (["--images", str(folder), "size:-1"], "size must be from 1 to 4096"),
     ):
