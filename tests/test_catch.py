@@ -265,6 +265,23 @@ def test_the_state_is_all_that_the_next_steps_depend_on(game_class, options):
         np.testing.assert_equal(*seen)
 
 
+def test_a_ball_that_was_caught_stays_caught_in_the_state():
+    game, other = Catch(2, size=2), Catch(2, size=2)
+    for one, column in ((game, 0), (other, 1)):
+        one.begin(ALL[:2], {"ball_column": column, "ball_speed": 0})
+    game.step([STAY, STAY], 2, np.array([True, False]))
+    other.set_state(game.get_state())
+    assert other.info()["is_success"][0].tolist() == [True, False] == other.terminated.tolist()
+    assert other.frame(0).lines == game.frame(0).lines == ("step 1 of 1", "caught", "reward 1")
+
+
+@pytest.mark.parametrize("game_class", [Catch, GlimpseCatch])
+def test_the_first_game_is_drawn_unless_another_is_asked_for(game_class):
+    game = game_class(3, size=5, num_scales=1) if game_class is GlimpseCatch else game_class(3, size=5)
+    game.begin(ALL, {"ball_column": [1, 2, 3]})
+    assert [int(game.frame(*env).scene[0].argmax()) for env in ((), (0,), (1,), (2,))] == [1, 1, 2, 3]
+
+
 def test_zooms_are_offered_where_asked_for():
     game = GlimpseCatch(1, zoom_action=True, num_zooms=3, num_scales=1)
     assert game.choices == {"move": 3, "zoom": 3} and game.action_space["zoom"].n == 3
@@ -310,6 +327,8 @@ def test_bad_reset_options_are_named():
         {"ball_column": -1},
         {"ball_speed": 2},
         {"ball_speed": "fast"},
+        {"ball_speed": 1.0},
+        {"ball_column": True},
         {"ball_speed": [0, 1]},
         {"ball_column": [1, [2]]},
     ):
