@@ -142,6 +142,9 @@ def test_hold_inside_clips_and_lets_back_in():
     locations = torch.tensor([[1.5, -1.5, 0.5]], requires_grad=True)  # However small the gradient is.
     hold_inside(locations).backward(torch.tensor([[-0.1, 0.1, 0.1]]))
     torch.testing.assert_close(locations.grad, torch.tensor([[0.0, 0.0, 0.1]]))
+    locations.grad = None
+    hold_inside(locations).backward(torch.tensor([[0.1, -0.1, -0.1]]))
+    torch.testing.assert_close(locations.grad, torch.tensor([[0.1, -0.1, -0.1]]))
 
 
 def test_a_location_mean_beyond_the_scene_counts_as_its_edge():
