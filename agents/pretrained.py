@@ -65,15 +65,32 @@ def load_pretrained(
         ValueError: there is none for `env_id`, the file is none that this version can read, or `env` does not fit.
     """
     config, weights = _read(env_id, folder)
-    model = RAM(policy_kwargs=config.policy_kwargs, device=device, _init_setup_model=False, **config.hyperparams)
-    model.observation_space = spaces.Dict({name: _make_box(**part) for name, part in config.observations.items()})
-    model.action_space = ScoresBox(**config.actions) if "choices" in config.actions else _make_box(**config.actions)
-    model._setup_model()
+    try:
+        model = _make_model(config, device)
+    except (
+        ArithmeticError,
+        AssertionError,
+        AttributeError,
+        LookupError,
+        MemoryError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ) as error:
+        raise ValueError(f"the agent for env_id={env_id!r} can't be made on device={str(device)!r}: {error!r}") from error
     _set_weights(model, env_id, weights)
     if env is not None:
         vec_env = model._wrap_env(env)
         model.n_envs = vec_env.num_envs
         model.set_env(vec_env)
+    return model
+
+
+def _make_model(config: Config, device: torch.device | str) -> RAM:
+    model = RAM(policy_kwargs=config.policy_kwargs, device=device, _init_setup_model=False, **config.hyperparams)
+    model.observation_space = spaces.Dict({name: _make_box(**part) for name, part in config.observations.items()})
+    model.action_space = ScoresBox(**config.actions) if "choices" in config.actions else _make_box(**config.actions)
+    model._setup_model()
     return model
 
 
@@ -188,14 +205,16 @@ def _read(env_id: str, folder: str | Path | None) -> tuple[Config, dict[str, Ten
     try:
         with safe_open(path, framework="pt") as file:
             metadata, weights = file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
+        config = json.loads(metadata.get("config", "{}"))
+    except (SafetensorError, RecursionError, ValueError) as error:
         raise ValueError(f"{path} is not a whole safetensors file: {error}") from error
-    return _parse(path, _current(json.loads(metadata.get("config", "{}")))), weights
+    return _parse(path, _current(config) if isinstance(config, dict) else {}), weights
 
 
 def _current(config: dict[str, Any]) -> dict[str, Any]:
     """The config of a file of format 1 as one of today's."""
-    if config.get("format") != 1 or not {"settings", "policy_kwargs", "env_kwargs"} <= config.keys():
+    names = ("settings", "policy_kwargs", "env_kwargs")
+    if config.get("format") != 1 or not all(isinstance(config.get(name), dict) for name in names):
         return config
     hyperparams, policy_kwargs = config.pop("settings"), current_names(config["policy_kwargs"])
     policy_kwargs.setdefault("location_policy", hyperparams.pop("location_policy", "learned"))
@@ -211,6 +230,10 @@ def _parse(path: Path, config: dict[str, Any]) -> Config:
     _check_names(path, "config", config, names)
     if missing := sorted(names - set(config)):
         raise ValueError(f"config in {path} must hold {', '.join(sorted(names))}, lacks {', '.join(missing)}")
+    for field in fields(Config):
+        kind = str(field.type).partition("[")[0]
+        if type(config[field.name]).__name__ != kind:
+            raise ValueError(f"{field.name} in {path} must be of the type {kind}, got {config[field.name]!r}")
     parsed = Config(**config)
     _check_names(path, "policy_kwargs", parsed.policy_kwargs, policy_names - _NOT_STORED)
     _check_names(path, "hyperparams", parsed.hyperparams, hyperparams)

@@ -313,6 +313,15 @@ class GlimpseEnv(TaskEnv, gym.Env):
         return {name: values[0].item() for name, (values, _) in self.task.info().items()}
 
 
+@contextmanager
+def fits_memory(num_envs: int) -> Iterator[None]:
+    """What is made within is refused where the memory does not hold it."""
+    try:
+        yield
+    except MemoryError as error:
+        raise ValueError(f"num_envs={num_envs} with these options needs more memory than there is: {error}") from error
+
+
 def take(observations: Any, env: int) -> Any:
     """The observation of one environment out of those of the batch."""
     if isinstance(observations, dict):
@@ -347,7 +356,8 @@ def _make_task(name: str, num_envs: int, options: dict[str, Any]) -> Task:
             options_are = f"{option!r} is not an option of this environment; its options are: {', '.join(known)}"
             raise TypeError(f"{words}: {options_are}")
     options = {option: _check_kind(option, value, hints.get(option, Any)) for option, value in options.items()}
-    task = task_class(num_envs, **options)
+    with fits_memory(num_envs):
+        task = task_class(num_envs, **options)
     task.options = options
     return task
 
@@ -381,4 +391,7 @@ def _check_kind(name: str, value: Any, hint: Any) -> Any:
     if not isinstance(value, types) or (kind is not bool and isinstance(value, bool)):
         others = "".join({type(None): " or None", str: " or text"}.get(one, "") for one in hints if one is not kind)
         raise ValueError(f"{name} must be {words}{others}, got {value!r}")
-    return kind(value)
+    try:
+        return kind(value)
+    except OverflowError as error:
+        raise ValueError(f"{name} must be {words} that a float can hold, got {value!r}") from error

@@ -89,8 +89,9 @@ class Retina:
         """
         if scenes is not self._checked:
             self._check_scenes(scenes)
-        if locations.shape != (len(scenes), 2):
-            raise ValueError(f"locations must have the shape {(len(scenes), 2)}, got {locations.shape}")
+        if locations.shape != (len(scenes), 2) or locations.dtype.kind not in "fiu":
+            raise ValueError(f"locations must be {(len(scenes), 2)} numbers, got {locations.shape} of {locations.dtype}")
+        locations = np.require(locations, np.float32 if locations.dtype == np.float32 else np.float64, "CA")
         if zooms is None:
             zooms = np.zeros(len(scenes), np.int64)
         elif zooms.shape != (len(scenes),) or zooms.dtype.kind not in "iu" or zooms.min() < 0 or zooms.max() >= self.num_zooms:
@@ -247,7 +248,7 @@ def _check_initial_location(given: Any) -> NDArray[np.float32] | None:
         return None if given == "random" else np.zeros(2, np.float32)
     try:
         pair = np.asarray(given, np.float32)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         pair = np.empty(0, np.float32)
     if pair.shape != (2,) or not (np.abs(pair) <= 1).all():
         raise ValueError(f'initial_location must be "random", "center" or a pair (x, y) in [-1, 1], got {given!r}')

@@ -11,7 +11,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
-from ram_envs.env import TaskEnv, check_reset_options
+from ram_envs.env import TaskEnv, check_reset_options, fits_memory
 from ram_envs.rendering import RENDER_MODES
 from ram_envs.sampling import draw_keys
 
@@ -49,8 +49,8 @@ class GlimpseVectorEnv(TaskEnv, VectorEnv):
         max_episode_steps: int | None = None,
         **options: Any,
     ) -> None:
-        if isinstance(num_envs, bool) or not isinstance(num_envs, (int, np.integer)) or num_envs < 1:
-            raise ValueError(f"num_envs must be a whole number of at least 1, got {num_envs!r}")
+        if isinstance(num_envs, bool) or not isinstance(num_envs, (int, np.integer)) or not 1 <= num_envs < 2**31:
+            raise ValueError(f"num_envs must be a whole number of at least 1 and less than 2**31, got {num_envs!r}")
         self.num_envs = int(num_envs)
         allowed = [mode.value for mode in AutoresetMode]
         if autoreset_mode not in (*AutoresetMode, *allowed):
@@ -59,13 +59,15 @@ class GlimpseVectorEnv(TaskEnv, VectorEnv):
         limit = None if max_episode_steps == -1 else max_episode_steps  # As in `gym.make`.
         if limit is not None and (isinstance(limit, bool) or not isinstance(limit, (int, np.integer)) or limit < 1):
             raise ValueError(f"max_episode_steps must be a whole number of at least 1, or None, got {max_episode_steps!r}")
-        self._time_limit, self._elapsed = limit and int(limit), np.zeros(self.num_envs, np.int64)
+        self._time_limit = limit and int(limit)
         self._take_up(task, self.num_envs, options, render_mode, flatten_observation)
         self.metadata["autoreset_mode"] = self.autoreset_mode
         self.single_observation_space = self._space
         self.single_action_space = self.task.action_space
-        self.observation_space = batch_space(self.single_observation_space, self.num_envs)
-        self.action_space = batch_space(self.single_action_space, self.num_envs)
+        with fits_memory(self.num_envs):
+            self._elapsed = np.zeros(self.num_envs, np.int64)
+            self.observation_space = batch_space(self.single_observation_space, self.num_envs)
+            self.action_space = batch_space(self.single_action_space, self.num_envs)
         self._done: NDArray[np.bool_] | None = None  # (N,), None before the first reset.
 
     def reset(

@@ -295,7 +295,7 @@ def _load(path: Path) -> dict[str, Any]:
             with np.load(file, allow_pickle=False) as arrays:
                 state = _unpack(json.loads(arrays[_TREE].tobytes()), arrays)
             version = state.get("format")
-        except (AttributeError, LookupError, TypeError, ValueError, RuntimeError, zipfile.BadZipFile) as error:
+        except (AttributeError, ArithmeticError, LookupError, TypeError, ValueError, RuntimeError, zipfile.BadZipFile) as error:
             raise ValueError(f"{path} is no checkpoint: {error}") from error
     if version != FORMAT:
         raise ValueError(f"{path} must have the format {FORMAT} for this version of ram-envs, got {version!r}")
