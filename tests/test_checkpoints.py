@@ -719,3 +719,13 @@ def test_a_single_environment_goes_on_where_it_was(tmp_path):
         (*seen, infos), (*others, other_infos) = (one.step(np.array([[0, 1, 2]])) for one in (env, other))
         np.testing.assert_equal(seen, others)
     assert seen[2].all() and infos[0]["episode"]["l"] == other_infos[0]["episode"]["l"] == 5  # 3 of them before the stop.
+
+
+def test_frames_of_plain_observations_come_back(tmp_path):
+    env, other = (make_vec_env("Catch-v0", 2, seed=seed, frame_stack=3, size=6) for seed in (0, 1))
+    model, second = (A2C("MlpPolicy", one, n_steps=3, device="cpu") for one in (env, other))
+    model.learn(6)
+    save_checkpoint(tmp_path, model, env, {})
+    restore(read_checkpoint(tmp_path), second, other)
+    np.testing.assert_array_equal(second._last_obs, model._last_obs)
+    np.testing.assert_equal(*(one.step(np.array([0, 2]))[:3] for one in (env, other)))
