@@ -147,6 +147,8 @@ def test_box_actions_as_dicts():
     box = BoxActions({"class": 3, "stop": 2})
     single = box.to_dict(np.float32([0.5, -3, 0, 1, 0.5, -1, 1]))
     assert {name: part.tolist() for name, part in single.items()} == {"location": [0.5, -3], "class": 1, "stop": 1}
+    single = box.to_dict(np.float32([0, 0, -1, 1, 0, 1, -1]))
+    assert {name: part.tolist() for name, part in single.items()} == {"location": [0, 0], "class": 1, "stop": 0}
     batch = box.to_dict(np.zeros((4, 7), np.float32))
     assert {name: part.shape for name, part in batch.items()} == {"location": (4, 2), "class": (4,), "stop": (4,)}
     with pytest.raises(ValueError, match=r"actions must have the shape \(7,\) or \(N, 7\), got \(4, 6\)"):

@@ -197,7 +197,7 @@ def test_images_that_are_all_but_black_are_told(images, message):
 
 def test_images_that_are_not_all_but_black():
     load_images((np.full((3, 4, 5), 26, np.uint8), [0, 1, 2]))
-    load_images((np.full((3, 4, 5), 0.11), [0, 1, 2]))
+    load_images((np.full((3, 4, 5), 0.1), [0, 1, 2]))
     load_images((np.zeros((3, 4, 5)), [0, 1, 2]))
 
 

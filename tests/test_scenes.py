@@ -38,7 +38,7 @@ def compose_slowly(images, index, draws, canvas_size, num_clutter, clutter_size)
 
 
 @pytest.mark.parametrize(
-    "options", [{"canvas_size": 13, "num_clutter": 3, "clutter_size": 4}, {"num_clutter": 2, "clutter_size": 7}]
+    "options", [{"canvas_size": 13, "num_clutter": 6, "clutter_size": 4}, {"num_clutter": 2, "clutter_size": 7}]
 )
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
 def test_scenes_pixel_by_pixel(options, dtype):
