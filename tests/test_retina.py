@@ -146,7 +146,7 @@ def test_bad_input_is_named():
     for bad in ((0, np.nan), (np.inf, 0), (0, -np.inf)):
         with pytest.raises(ValueError, match="finite"):
             look(RAMP, bad, 2)
-    with pytest.raises(ValueError, match="locations must have the shape"):
+    with pytest.raises(ValueError, match=r"locations must be \(1, 2\) numbers, got \(2, 2\) of float32"):
         glimpses(RAMP, np.zeros((2, 2), np.float32))
     with pytest.raises(ValueError, match="at least 1"):
         glimpses(RAMP, place, glimpse_size=0)
@@ -226,8 +226,10 @@ def test_parts_of_scenes_can_be_looked_at(dtype):
 @pytest.mark.parametrize(
     ("locations", "zooms", "message"),
     [
-        (np.zeros((1, 2)), None, r"locations must have the shape \(3, 2\), got \(1, 2\)"),
-        (np.zeros(3), None, r"locations must have the shape \(3, 2\), got \(3,\)"),
+        (np.zeros((1, 2)), None, r"locations must be \(3, 2\) numbers, got \(1, 2\) of float64"),
+        (np.zeros(3), None, r"locations must be \(3, 2\) numbers, got \(3,\) of float64"),
+        (np.zeros((3, 2), complex), None, r"locations must be \(3, 2\) numbers, got \(3, 2\) of complex128"),
+        (np.full((3, 2), "0"), None, r"locations must be \(3, 2\) numbers, got \(3, 2\) of <U1"),
         (np.zeros((3, 2)), np.full(3, 2), "zooms must be 3 whole numbers in 0..1"),
         (np.zeros((3, 2)), np.array([0, -1, 1]), "zooms must be 3 whole numbers in 0..1, got array"),
         (np.zeros((3, 2)), np.array([1, 0, 2]), "zooms must be 3 whole numbers in 0..1"),
@@ -240,6 +242,19 @@ def test_bad_looks_are_named(locations, zooms, message):
     retina = Retina((20, 20), 3, num_zooms=2)
     with pytest.raises(ValueError, match=message):
         retina.look(retina.blank_scenes(3), locations, zooms)
+
+
+def test_locations_of_any_numbers_and_layout():
+    places = np.array([[0, 1], [-1, 0.5], [1, -1], [0.25, -0.5]], np.float32)
+    images = np.random.default_rng(2).integers(0, 256, (4, 9, 7), dtype=np.uint8)
+    strided = np.repeat(places, 2, axis=0)[::2]
+    for given in (places.astype(float), places.astype(np.float16), places.astype(">f4"), np.asfortranarray(places), strided):
+        np.testing.assert_array_equal(glimpses(images, given, glimpse_size=3), glimpses(images, places, glimpse_size=3))
+    whole = np.array([[0, 1], [-1, 0], [1, -1], [0, 0]])
+    np.testing.assert_array_equal(glimpses(images, whole), glimpses(images, whole.astype(np.float32)))
+    row = np.arange(7, dtype=np.uint8).reshape(1, 1, 7)
+    for x, column in ((1 / 7 - 1e-9, 3), (1 / 7 + 1e-9, 4)):  # What is given as float64 is not rounded.
+        assert 255 * glimpses(row, np.array([[x, 0]]), glimpse_size=1).item() == pytest.approx(column)
 
 
 def test_a_copy_of_a_retina_looks_alike():
@@ -384,7 +399,9 @@ def test_a_gaze_without_zooms():
         assert (gaze.locations[0] == expected).all()
 
 
-@pytest.mark.parametrize("bad", ["left", (0,), (0, 1.5), (-1.5, 0), (np.nan, 0), [[0, 0]], None, ("a", "b"), [0, [1]], {}])
+@pytest.mark.parametrize(
+    "bad", ["left", (0,), (0, 1.5), (-1.5, 0), (np.nan, 0), [[0, 0]], None, ("a", "b"), [0, [1]], {}, (10**400, 0)]
+)
 def test_bad_initial_locations_are_named(bad):
     with pytest.raises(ValueError, match=r'initial_location must be "random", "center" or a pair'):
         Gaze(1, bad, (4, 6), 2)
