@@ -348,6 +348,8 @@ def test_splits_of_different_kinds():
     sets = {"train": (GREY, [0, 1, 2]), "validation": (GREY, [0, 1, 2]), "test": ImageSet("", GREY, np.array([0, 0, 0]), 6)}
     register_dataset("mine", sets.__getitem__)
     assert load_images("mine").num_classes == load_images("mine", "validation").num_classes == 6
+    register_dataset("some", {**sets, "train": (GREY, [1, 5, 1]), "validation": (GREY, [1, 5, 5])}.__getitem__)
+    assert load_images("some").num_classes == 6  # No doubt: the test split states them.
     strings = (GREY, ["a", "b", "a"])
     for name, train in (("mixed", sets["train"]), ("unnamed", sets["test"])):
         register_dataset(name, {"train": train, "validation": strings}.__getitem__)
@@ -469,7 +471,7 @@ def test_rounding_at_one_end_is_clipped():
 def test_doubts_are_told_where_the_data_is_given(load, message):
     with pytest.warns(UserWarning, match=message) as told:
         load()
-    assert [one.filename for one in told] == [__file__]
+    assert [(one.filename, one.lineno) for one in told] == [(__file__, load.__code__.co_firstlineno)]
 
 
 def test_what_is_not_doubtful():
