@@ -278,6 +278,7 @@ def test_workers_find_what_the_main_script_registered(monkeypatch):
     known = '{"mine": ["__main__", "mine"], "theirs": ["numpy", "theirs"]}'
     monkeypatch.setenv(datasets._FOR_WORKERS, known)
     monkeypatch.setattr(np, "theirs", lambda split: (GREY, [0, 1, 0]), raising=False)
+    monkeypatch.delitem(sys.modules, "__mp_main__", raising=False)
     monkeypatch.setattr(sys.modules["__main__"], "mine", lambda split: (GREY, [0, 2, 1]), raising=False)
     assert load_images("mine").labels.tolist() == [0, 2, 1]
     del datasets._loaders["mine"]
@@ -513,6 +514,16 @@ def test_an_image_set_keeps_its_names():
         load_images([GREY, GREY, GREY])
     with pytest.raises(ValueError, match=r"an ImageSet, got dict$"):
         load_images({})
+
+
+def test_a_folder_is_a_data_set(tmp_path):
+    image = pytest.importorskip("PIL.Image")
+    for index in range(20):
+        (tmp_path / "ab"[index % 2]).mkdir(exist_ok=True)
+        image.fromarray(np.full((4, 6), 100 + index, np.uint8)).save(tmp_path / "ab"[index % 2] / f"{index}.png")
+    loaded = load_images(f"folder:{tmp_path}")
+    assert loaded.class_names == ("a", "b") and loaded.images.shape[1:] == (4, 6)
+    assert load_images(f"folder:{tmp_path}") is loaded
 
 
 def test_another_data_folder_is_another_data_set(monkeypatch):
