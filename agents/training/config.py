@@ -101,8 +101,11 @@ def run_of(trained_agent: str | None) -> Path | None:
     if trained_agent in (None, PRETRAINED):
         return None
     path = Path(str(trained_agent))
-    folder = path if path.is_dir() else path.parent
-    return folder if (folder / "args.yml").is_file() else None
+    try:
+        folder = path if path.is_dir() else path.parent
+        return folder if (folder / "args.yml").is_file() else None
+    except OSError:  # Such as a name longer than names may be.
+        return None
 
 
 def read_hyperparams(config: RunConfig, say: Callable[[str], None] = lambda line: None) -> tuple[dict[str, Any], dict[str, Any]]:
