@@ -116,7 +116,7 @@ WORDS = one_of(
 OBJECTS = among(
     *(np.uint8(3), np.int8(-1), np.float32(0.5), np.float64("nan"), np.bool_(True), np.str_("center"), np.int64(7)),
     *(np.datetime64("NaT"), Fraction(1, 3), object(), int, len, range(3), {1, 2}, slice(2), Ellipsis, Path("x"), b"", b"\xff1"),
-    *(complex(1, 2), bytearray(3), memoryview(b"abc"), np.array([[1, 2]]).T, np.ma.masked, np.matrix([[1, 2]])),
+    *(complex(1, 2), bytearray(3), memoryview(b"abc"), np.array([[1, 2]]).T, np.ma.masked),
 )
 PLAIN = one_of(among(None, True, False), WHOLE, SMALL, FLOATS, FRACTIONS, WORDS, OBJECTS, arrays(DTYPES))
 
