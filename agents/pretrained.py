@@ -77,7 +77,7 @@ def load_pretrained(
         TypeError,
         ValueError,
     ) as error:
-        raise ValueError(f"the agent for env_id={env_id!r} can't be made on device={str(device)!r}: {error!r}") from error
+        raise ValueError(f"the agent for env_id={env_id!r} can't be made on device={str(device)!r}: {error}") from error
     _set_weights(model, env_id, weights)
     if env is not None:
         vec_env = model._wrap_env(env)

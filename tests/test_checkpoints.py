@@ -645,6 +645,7 @@ def test_each_bad_part_of_a_saved_model_is_told(name, content, why, tmp_path):
         *(zipped({"tree.npy": npy(np.frombuffer(tree, np.uint8))}) for tree in (b"[]", b"{", b'{"tensor": 5}', b'{"deque": []}')),
         zipped({"tree.npy": npy(np.frombuffer(b'{"tensor": ["tree", "uint8", [1]]}', np.uint8))}),
         zipped({"tree.npy": npy(np.frombuffer(b'{"scalar": ["i1", 300]}', np.uint8))}),
+        zipped({"tree.npy": npy(np.frombuffer(b'{"deque": [1%s, 2]}' % (b"0" * 30), np.uint8))}),
         zipped({"tree.npy": b"no array"}),
         zipped({"other.npy": npy(np.zeros(1))}),
         zipped({"tree.npy": npy(np.zeros(1))})[:-30],

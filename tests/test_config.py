@@ -13,7 +13,7 @@ from stable_baselines3 import PPO
 
 import ram_envs
 from ram_envs.agents import RAM, get_algorithm, register_algorithm
-from ram_envs.agents.training.config import RunConfig, change, merge, read_hyperparams
+from ram_envs.agents.training.config import RunConfig, change, merge, read_hyperparams, run_of
 from ram_envs.agents.training.settings import HYPERPARAMS, read_file
 from ram_envs.datasets import DATA_FOLDER_VARIABLE
 
@@ -222,3 +222,7 @@ def test_rollouts_meant_for_one_environment_are_shared_by_all():
     assert told("CartPole-v1", "ppo", n_envs=4)[0]["n_steps"] == 512
     assert told("CartPole-v1", "ppo", hyperparams={"n_steps": 99})[0]["n_steps"] == 99
     assert told("CartPole-v1", "a2c")[0]["n_steps"] == 5
+
+
+def test_a_path_too_long_for_files_names_no_run():
+    assert run_of("x" * 5000) is None

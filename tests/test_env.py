@@ -7,7 +7,7 @@ from conftest import DATASET, make, make_vec
 
 import ram_envs
 from ram_envs.datasets import load_images
-from ram_envs.env import parse_pairs
+from ram_envs.env import fits_memory, parse_pairs
 
 GREY = np.random.default_rng(0).integers(0, 256, (12, 10, 14), np.uint8)
 RGB = np.random.default_rng(0).integers(0, 256, (12, 10, 14, 3), np.uint8)
@@ -199,6 +199,7 @@ def test_a_task_of_ones_own(guess_id):
         ({"glimpse_size": 8.0}, "glimpse_size must be a whole number or text, got 8.0"),
         ({"stop_action": "false"}, "stop_action must be True or False, got 'false'"),
         ({"warp": None}, "warp must be a number, got None"),
+        ({"warp": 10**400}, "warp must be a number that a float can hold, got 1000"),
         ({"glimpse_cost": np.zeros(3)}, "glimpse_cost must be a number, got array"),
         ({"image_order": np.array([1, 2])}, "image_order must be text, got array"),
         ({"split": ["train"]}, "split must be text"),
@@ -207,6 +208,13 @@ def test_a_task_of_ones_own(guess_id):
 def test_options_of_a_wrong_kind_are_named(options, message):
     with pytest.raises(ValueError, match=message):
         make(**options)
+
+
+def test_batches_larger_than_the_memory_are_refused():
+    with pytest.raises(ValueError, match="num_envs must be a whole number of at least 1 and less than 2\\*\\*31, got 2147483648"):
+        ram_envs.GlimpseVectorEnv("catch", 2**31)
+    with pytest.raises(ValueError, match="num_envs=7 with these options needs more memory than there is: 16 GiB"), fits_memory(7):
+        raise MemoryError("16 GiB")
 
 
 def test_small_numbers_of_numpy_are_as_good():

@@ -213,6 +213,9 @@ def test_ids_without_weights_are_named_beside_those_with(folder, tmp_path):
         ({"policy_kwargs": {**SMALL, "core": "os.system"}}, "core must be one of .*, got 'os.system'"),
         ({"policy_kwargs": {**SMALL, "core_size": 17}}, "are those of another network than policy_kwargs make"),
         ({"hyperparams": {"tensorboard_log": "somewhere"}}, r"hyperparams in .* got \['tensorboard_log'\] too"),
+        ({"hyperparams": {"learning_rate": ["lin_0.1"]}}, r"the agent for .* can't be made on device='cpu': .*\['lin_0.1'\]"),
+        ({"hyperparams": 5}, "hyperparams in .* must be of the type dict, got 5"),
+        ({"matmul_precision": None}, "matmul_precision in .* must be of the type str, got None"),
         ({"drop": ["class_head.bias"]}, "are those of another network than policy_kwargs make"),
     ],
 )
