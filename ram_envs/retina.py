@@ -91,7 +91,7 @@ class Retina:
             self._check_scenes(scenes)
         if locations.shape != (len(scenes), 2) or locations.dtype.kind not in "fiu":
             raise ValueError(f"locations must be {(len(scenes), 2)} numbers, got {locations.shape} of {locations.dtype}")
-        locations = np.require(locations, np.float32 if locations.dtype == np.float32 else np.float64, "CA")
+        locations = np.require(locations, np.float32 if locations.dtype == np.float32 else np.float64, ["C", "A"])
         if zooms is None:
             zooms = np.zeros(len(scenes), np.int64)
         elif zooms.shape != (len(scenes),) or zooms.dtype.kind not in "iu" or zooms.min() < 0 or zooms.max() >= self.num_zooms:
