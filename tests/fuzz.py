@@ -3,11 +3,10 @@
 python tests/fuzz.py                                     # 1,000 inputs for each entry
 python tests/fuzz.py --inputs 100000 actions             # more, for one entry
 python tests/fuzz.py --inputs 1 --first 31415 actions    # one of them again
-python tests/fuzz.py --atheris --inputs 100000 actions   # what reaches new code is varied further (pip install atheris)
 NUMBA_BOUNDSCHECK=1 python tests/fuzz.py                 # compiled loops that leave their arrays raise an IndexError
 
 An input is made out of choices, `draw(n)` one of 0..n-1, so that whatever chooses can drive it: a random generator here, which
-is fast, atheris, which is guided by the code reached, and hypothesis in `tests/test_fuzz.py`, which makes a fault small.
+is fast, and hypothesis in `tests/test_fuzz.py`, which makes a fault small.
 """
 
 from __future__ import annotations
@@ -30,6 +29,7 @@ import warnings
 from collections import Counter
 from pathlib import Path
 
+import gymnasium as gym
 import numpy as np
 from inputs import (
     DTYPES,
@@ -57,27 +57,16 @@ from inputs import (
     whole,
 )
 
+import ram_envs
+from ram_envs.actions import ACTION_FORMATS
+from ram_envs.env import GlimpseEnv
+from ram_envs.vector_env import GlimpseVectorEnv
+
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # Where train_agent.py is.
-if "--atheris" in sys.argv:
-    import atheris
-
-    watched = atheris.instrument_imports(include=["ram_envs", "train_agent"], enable_loader_override=False)
-else:
-    watched = contextlib.nullcontext()
-with watched:
-    import gymnasium as gym
-
-    import ram_envs
-    from ram_envs.actions import ACTION_FORMATS
-    from ram_envs.env import GlimpseEnv
-    from ram_envs.vector_env import GlimpseVectorEnv
-
 OURS = (f"{ROOT / 'ram_envs'}/", f"{ROOT / 'agents'}/", str(ROOT / "train_agent.py"))
 LONGEST = 60  # Seconds for a hundred inputs; then one hangs: the process ends and says where.
-SCRATCH = tempfile.TemporaryDirectory(
-    dir="/dev/shm" if Path("/dev/shm").is_dir() else None
-)  # In memory: files are written often.
+SCRATCH = tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None)  # In memory, where it can be.
 FOLDER = Path(SCRATCH.name)
 OUTCOMES = Counter()  # How many were answered and not refused.
 FUZZED = {}  # Entry: ({argument: what makes it out of choices}, what checks the answer).
@@ -499,33 +488,16 @@ def run_random(entry, first, num_inputs):
     return slowest
 
 
-def run_guided(entry, num_inputs):
-    """Inputs that atheris chooses; it ends the process, and leaves what made a fault in a file "crash-..."."""
-
-    def one(content):
-        provider = atheris.FuzzedDataProvider(content)
-        check(entry, lambda n: provider.ConsumeIntInRange(0, n - 1))
-
-    atheris.Setup(
-        [sys.argv[0], f"-runs={num_inputs}", "-len_control=0", "-max_len=512", f"-artifact_prefix={tempfile.gettempdir()}/"], one
-    )
-    atheris.Fuzz()
-
-
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("entries", nargs="*", default=[], help=f"of {', '.join(FUZZED)} (default: all)")
     parser.add_argument("--inputs", type=int, default=1000, help="for each entry (default: 1000)")
     parser.add_argument("--first", type=int, default=0, help="the number of the first (default: 0)")
-    parser.add_argument("--atheris", action="store_true", help="guided by the code that inputs reach; of one entry")
     given = parser.parse_args()
     for entry in given.entries or FUZZED:
         start = time.perf_counter()
-        if given.atheris:
-            run_guided(entry, given.inputs)
         OUTCOMES.clear()
         slowest = run_random(entry, given.first, given.inputs)
         seconds = time.perf_counter() - start
-        refused = given.inputs - OUTCOMES["right"]
         said = f"{given.inputs} inputs, {given.inputs - OUTCOMES['right']} refused clearly, the others right"
         print(f"{entry}: {said}, {seconds:.0f} s, at most {slowest:.2f} s for one", flush=True)
