@@ -247,10 +247,12 @@ def _check_initial_location(given: Any) -> NDArray[np.float32] | None:
     if isinstance(given, str) and given in ("random", "center"):
         return None if given == "random" else np.zeros(2, np.float32)
     try:
-        pair = np.asarray(given, np.float32)
+        array = np.asarray(given)
+        with np.errstate(over="ignore"):
+            pair = array.astype(np.float32 if array.dtype.kind in "iufO" else object)
     except (TypeError, ValueError, OverflowError):
         pair = np.empty(0, np.float32)
-    if pair.shape != (2,) or not (np.abs(pair) <= 1).all():
+    if pair.shape != (2,) or pair.dtype == object or not (np.abs(pair) <= 1).all():
         raise ValueError(f'initial_location must be "random", "center" or a pair (x, y) in [-1, 1], got {given!r}')
     return pair
 

@@ -250,3 +250,9 @@ def test_a_class_of_a_module_is_an_algorithm_that_nobody_registered(monkeypatch)
     assert (type(model), model.n_steps) == (A2C, 4)
     with pytest.raises(ValueError, match="algo must be a class or a function of the module math, got 'math:nothing'"):
         get_algorithm("math:nothing")
+
+
+@pytest.mark.parametrize("name", ["no_such_module:A", ":A", ".a:A"])
+def test_algorithms_of_modules_that_are_not_there_are_named(name):
+    with pytest.raises(ModuleNotFoundError, match=f"algo='{name}' can't be imported: "):
+        get_algorithm(name)

@@ -400,7 +400,22 @@ def test_a_gaze_without_zooms():
 
 
 @pytest.mark.parametrize(
-    "bad", ["left", (0,), (0, 1.5), (-1.5, 0), (np.nan, 0), [[0, 0]], None, ("a", "b"), [0, [1]], {}, (10**400, 0)]
+    "bad",
+    [
+        "left",
+        (0,),
+        (0, 1.5),
+        (-1.5, 0),
+        (np.nan, 0),
+        [[0, 0]],
+        None,
+        ("a", "b"),
+        [0, [1]],
+        {},
+        (10**400, 0),
+        (0.5, 1j),
+        ("0", "0.5"),
+    ],
 )
 def test_bad_initial_locations_are_named(bad):
     with pytest.raises(ValueError, match=r'initial_location must be "random", "center" or a pair'):

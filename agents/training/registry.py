@@ -175,7 +175,11 @@ def get_algorithm(name: str) -> Algorithm:
     """
     if name not in _ALGORITHMS and ":" in name:
         module, _, attribute = name.partition(":")
-        if not callable(getattr(importlib.import_module(module), attribute, None)):
+        try:
+            target = getattr(importlib.import_module(module), attribute, None)
+        except (ModuleNotFoundError, TypeError, ValueError) as error:  # The last two for names such as "" and ".a".
+            raise ModuleNotFoundError(f"algo={name!r} can't be imported: {error}") from error
+        if not callable(target):
             raise ValueError(f"algo must be a class or a function of the module {module}, got {name!r}")
         register_algorithm(name, name)
     if name not in _ALGORITHMS:
