@@ -237,7 +237,11 @@ def _size(text: str) -> tuple[int, int]:
 
 
 def _folders_in(folder: Path) -> list[Path]:
-    if not folder.is_dir():
+    try:
+        is_there = folder.is_dir()
+    except OSError as error:  # Such as a name longer than names may be.
+        raise DataError(f"there is no folder {folder}: {error.strerror}") from error
+    if not is_there:
         raise DataError(f"there is no folder {folder}")
     visible = (one for one in folder.iterdir() if not _is_hidden(one.name))
     return sorted(one for one in visible if one.is_dir())

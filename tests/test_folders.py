@@ -395,3 +395,8 @@ def test_the_lines_of_the_page_are_understood(shapes, tmp_path, monkeypatch):
     assert [config.env for config in configs] == ["GlimpseClassification-v0"] * 3 + ["GlimpseTranslatedMNIST-v0"]
     assert "size=48x64&channels=1&seed=3&validation=0.15&test=0.2" in configs[1].env_kwargs["dataset"]
     assert configs[1].env_kwargs["num_glimpses"] == 5
+
+
+def test_a_path_too_long_for_files_is_no_folder():
+    with pytest.raises(DataError, match=r"there is no folder .*xxx: File name too long"):
+        ram_envs.from_folder("x" * 5000)
