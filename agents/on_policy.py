@@ -56,7 +56,7 @@ class OnPolicyHyperparams(Options):
     """Whether on a GPU each step of a rollout is recorded as a CUDA graph and replayed, which is about twice as fast, where a
     rollout is learned from once. False: for a core or glimpse network that can't be recorded."""
 
-    ranges: ClassVar = {
+    ranges: ClassVar[dict[str, tuple[float, float]]] = {
         **dict.fromkeys(("gamma", "gae_lambda", "weight_average"), (0, 1)),
         **dict.fromkeys(("vf_coef", "ent_coef", "learning_rate"), (0, math.inf)),
         **dict.fromkeys(("n_steps", "n_epochs", "n_minibatches"), (1, 2**31)),

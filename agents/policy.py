@@ -127,14 +127,14 @@ class RAMPolicyOptions(Options):
     optimizer_class: type[torch.optim.Optimizer] = torch.optim.Adam
     optimizer_kwargs: dict[str, Any] | None = None  # But the learning rate; None: the fused variant where there is one.
 
-    ranges: ClassVar = {
+    ranges: ClassVar[dict[str, tuple[float, float]]] = {
         **dict.fromkeys(("hidden_size", "core_size"), (1, 2**16)),
         **dict.fromkeys(("location_hidden", "path_steps"), (0, 2**16)),
         "muon_scale": (0, math.inf),
         "dropout": (0, 0.999),
     }
-    above_zero: ClassVar = ("location_std", "location_scale", "path_scale")
-    choices: ClassVar = {
+    above_zero: ClassVar[tuple[str, ...]] = ("location_std", "location_scale", "path_scale")
+    choices: ClassVar[dict[str, tuple[Any, ...]]] = {
         "location_policy": ("learned", "random"),
         "location_input": ("state", "saliency"),
         "location_gradient": ("head", "full"),

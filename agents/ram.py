@@ -39,9 +39,9 @@ class RAMHyperparams(OnPolicyHyperparams):
 
     final_location_std: float | None = None  # Where `location_std` goes while learning, by equal factors in equal times.
 
-    ranges: ClassVar = {**OnPolicyHyperparams.ranges, "location_coef": (0, float("inf"))}
-    above_zero: ClassVar = (*OnPolicyHyperparams.above_zero, "final_location_std")
-    choices: ClassVar = {
+    ranges: ClassVar[dict[str, tuple[float, float]]] = {**OnPolicyHyperparams.ranges, "location_coef": (0, float("inf"))}
+    above_zero: ClassVar[tuple[str, ...]] = (*OnPolicyHyperparams.above_zero, "final_location_std")
+    choices: ClassVar[dict[str, tuple[Any, ...]]] = {
         "class_loss": ("cross_entropy", "reinforce"),
         "class_loss_steps": ("all", "last"),
         "location_reward": ("success", "gain"),
