@@ -194,7 +194,8 @@ def _describe_box(name: str, space: spaces.Space) -> dict[str, Any]:
 
 
 def _make_box(shape: list[int], low: Any, high: Any) -> spaces.Box:
-    return spaces.Box(np.full(shape, low, np.float32), np.full(shape, high, np.float32))
+    with np.errstate(over="raise"):
+        return spaces.Box(np.full(shape, low, np.float32), np.full(shape, high, np.float32))
 
 
 def _read(env_id: str, folder: str | Path | None) -> tuple[Config, dict[str, Tensor]]:

@@ -310,14 +310,33 @@ def test_one_process_is_at_work_in_a_folder(tmp_path):
 
 @pytest.mark.parametrize(("signum", "algo"), [(signal.SIGTERM, "ppo"), (signal.SIGINT, "dqn")])
 def test_a_signal_saves_and_the_run_resumes(tmp_path, signum, algo):
+    """Twice at once, as `make` sends it: to the group and to its child."""
     unbroken, handler = run(config(tmp_path / "unbroken", algo)), lambda *args: None
     before = signal.signal(signum, handler)
     with pytest.raises(BySignal) as stopped:
-        run(config(tmp_path / "run", algo), lambda steps, error: os.kill(os.getpid(), signum))
+        run(config(tmp_path / "run", algo), lambda steps, error: [os.kill(os.getpid(), signum) for _ in range(2)])
     assert (stopped.value.signum, signal.signal(signum, before)) == (signum, handler)
     assert (tmp_path / "run/checkpoint.npz").exists()
     resumed = run(config(tmp_path / "run", algo))
     assert {k: v for k, v in resumed.items() if k not in TIMED} == {k: v for k, v in unbroken.items() if k not in TIMED}
+
+
+def test_a_later_signal_ends_at_once(tmp_path, monkeypatch):
+    times = iter((0.0, 0.0, 2.0))
+    monkeypatch.setattr("time.monotonic", lambda: next(times))
+    before = signal.signal(signal.SIGTERM, lambda *args: None)
+    told = []
+
+    def twice(steps, error):
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)
+        told.append(steps)
+
+    with pytest.raises(BySignal):
+        run(config(tmp_path / "run"), twice)
+    signal.signal(signal.SIGTERM, before)
+    assert not told
+    assert not (tmp_path / "run/checkpoint.npz").exists()
 
 
 def test_a_full_disk_on_the_way_costs_no_run(tmp_path, monkeypatch):

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import inspect
 import json
+import math
 import os
 import shutil
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field
@@ -48,6 +50,7 @@ from .looks import LooksCallback, log_hyperparams
 from .registry import Algorithm, get_algorithm
 
 MANY_TIMESTEPS = 10**12  # With minutes the clock alone ends the training.
+_SAME_SIGNAL = 1.0  # Seconds in which a signal may come twice: `make` passes on what the whole group of processes was sent.
 _NOISES = {"normal": NormalActionNoise, "ornstein-uhlenbeck": OrnsteinUhlenbeckActionNoise}
 
 
@@ -79,7 +82,7 @@ def run(config: RunConfig, report: Callable[[int, float], None] | None = None) -
     Where the folder holds a finished run its result is returned; an unfinished one is resumed from its last checkpoint. Where the
     training fails before its first evaluation, a folder that was new or empty is removed.
 
-    Ctrl-C, and SIGTERM where it has a handler, end the training with a checkpoint before the next rollout; a second one at once.
+    Ctrl-C, and SIGTERM where it has a handler, end the training with a checkpoint before the next rollout; a later one at once.
 
     Args:
         config: what is asked.
@@ -195,12 +198,14 @@ def train(run: Run, report: Callable[[int, float], None] | None = None) -> dict[
 
 @contextmanager
 def _stopped_by_signals(keeper: ResumeCallback) -> Iterator[None]:
-    """Let the keeper end the training at SIGINT and SIGTERM; a second one ends it at once."""
+    """Let the keeper end the training at SIGINT and SIGTERM; another one, later than `_SAME_SIGNAL`, ends it at once."""
+    first = math.inf
 
     def note(signum: int, frame: Any) -> None:
-        if keeper.signum is not None:
+        nonlocal first
+        if time.monotonic() > first + _SAME_SIGNAL:
             raise Stopped(signum)
-        keeper.signum = signum
+        keeper.signum, first = signum, min(first, time.monotonic())
 
     is_main = threading.current_thread() is threading.main_thread()  # Others can't set handlers.
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM) if is_main}
