@@ -215,6 +215,10 @@ def test_ids_without_weights_are_named_beside_those_with(folder, tmp_path):
         ({"hyperparams": {"tensorboard_log": "somewhere"}}, r"hyperparams in .* got \['tensorboard_log'\] too"),
         ({"hyperparams": {"learning_rate": ["lin_0.1"]}}, r"the agent for .* can't be made on device='cpu': .*\['lin_0.1'\]"),
         ({"hyperparams": 5}, "hyperparams in .* must be of the type dict, got 5"),
+        (
+            {"observations": {"location": {"shape": [2], "low": -1.0, "high": 1e99}}},
+            "can't be made on device='cpu': overflow encountered",
+        ),
         ({"matmul_precision": None}, "matmul_precision in .* must be of the type str, got None"),
         ({"drop": ["class_head.bias"]}, "are those of another network than policy_kwargs make"),
     ],
