@@ -392,6 +392,8 @@ def _check_kind(name: str, value: Any, hint: Any) -> Any:
         others = "".join({type(None): " or None", str: " or text"}.get(one, "") for one in hints if one is not kind)
         raise ValueError(f"{name} must be {words}{others}, got {value!r}")
     try:
+        if kind is int:
+            np.int64(value)  # What compiled loops count with.
         return kind(value)
     except OverflowError as error:
-        raise ValueError(f"{name} must be {words} that a float can hold, got {value!r}") from error
+        raise ValueError(f"{name} must be {words} that 64 bits can hold, got {value!r}") from error
