@@ -393,7 +393,7 @@ def _check_kind(name: str, value: Any, hint: Any) -> Any:
         raise ValueError(f"{name} must be {words}{others}, got {value!r}")
     try:
         if kind is int:
-            np.int64(value)  # What compiled loops count with.
+            np.int64(kind(value))  # What compiled loops count with.
         return kind(value)
     except OverflowError as error:
         raise ValueError(f"{name} must be {words} that 64 bits can hold, got {value!r}") from error
