@@ -392,8 +392,9 @@ def _check_kind(name: str, value: Any, hint: Any) -> Any:
         others = "".join({type(None): " or None", str: " or text"}.get(one, "") for one in hints if one is not kind)
         raise ValueError(f"{name} must be {words}{others}, got {value!r}")
     try:
+        plain = kind(value)
         if kind is int:
-            np.int64(kind(value))  # What compiled loops count with.
-        return kind(value)
+            np.int64(plain)  # What compiled loops count with.
+        return plain
     except OverflowError as error:
         raise ValueError(f"{name} must be {words} that 64 bits can hold, got {value!r}") from error

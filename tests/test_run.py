@@ -141,10 +141,10 @@ def test_the_report_is_told_and_ends_the_run(tmp_path):
 @pytest.mark.parametrize("algo", ["ppo", "ram"])
 def test_minutes_of_cpu_time(tmp_path, algo):
     hyperparams = {**SMALL[algo], "learning_rate": "lin_0.001", **({"class_loss": "reinforce"} if algo == "ram" else {})}
-    changes = {"minutes": 0.005, "clock": "cpu", "evaluations": 3, "hyperparams": hyperparams, "n_timesteps": None}
+    changes = {"minutes": 0.02, "clock": "cpu", "evaluations": 3, "hyperparams": hyperparams, "n_timesteps": None}
     result = run(config(tmp_path / "run", algo, **changes))
     curve = np.load(tmp_path / "run/evaluations.npz")
-    assert min(result["train_cpu_seconds"], curve["cpu_seconds"][-1]) >= 0.3
+    assert min(result["train_cpu_seconds"], curve["cpu_seconds"][-1]) >= 1.2
     assert 1 <= len(curve["cpu_seconds"]) <= 4
     model = get_algorithm(algo).load(tmp_path / "run/model.zip", device="cpu")
     assert 0 <= model.policy.optimizer.param_groups[0]["lr"] < 1e-3  # How it falls: see test_callbacks.py.
