@@ -86,7 +86,7 @@ class Folder:
                 f"validation and test must be shares above 0 that leave some images to train on, got {self.validation!r} and "
                 f"{self.test!r}"
             )
-        if self.invert not in (None, False, True):
+        if not isinstance(self.invert, (bool, type(None))):  # The name says it in words.
             raise ValueError(f"invert must be True, False or None (where the ground is bright), got {self.invert!r}")
         return replace(self, size=None if size is None else (int(size[0]), int(size[1])))
 
@@ -203,8 +203,7 @@ def from_folder(
         seed: of the split, which keeps the classes' shares and depends on the files' names.
         validation, test: the shares of each class's images that are held out; of a split that is there, its own are used.
         invert: whether bright becomes dark: outside of an image a retina sees black, and the edge of a bright ground would be all
-            there is to see. None: where the edges of most images are brighter than 0.7
-            and than the rest.
+            there is to see. None: where the edges of most images are brighter than 0.7 and than the rest.
 
     Returns:
         the data set's name, for `dataset=`, `load_images` and `--env-kwargs dataset:NAME`.

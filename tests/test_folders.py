@@ -278,7 +278,7 @@ def test_no_folder():
         ({"channels": 4}, "channels must be 1 .*got 4"),
         ({"seed": 0.5}, "seed must be a whole number, got 0.5"),
         ({"test": 0}, "validation and test must be shares above 0"),
-        ({"invert": 2}, "invert must be True, False or None"),
+        ({"invert": 1}, "invert must be True, False or None"),
         ({"test": 0.6, "validation": 0.4}, "leave some images to train on, got 0.4 and 0.6"),
     ],
 )
