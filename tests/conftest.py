@@ -86,10 +86,21 @@ def forget_datasets():
     mnist.fetch.cache_clear()
 
 
+@pytest.fixture(autouse=True)
+def as_it_was():
+    """Data sets that a test registers and a precision that a run sets are not seen by the next test."""
+    registered = dict(datasets._loaders)
+    precision = torch.get_float32_matmul_precision() if "torch" in sys.modules else None
+    yield
+    datasets._loaders.clear()
+    datasets._loaders.update(registered)
+    if precision is not None:
+        torch.set_float32_matmul_precision(precision)
+
+
 @pytest.fixture
 def fresh_datasets(tmp_path, monkeypatch):
-    """No data set loaded or registered before, a cache of the test's own, no mirror."""
-    monkeypatch.setattr(datasets, "_loaders", dict(datasets._loaders))
+    """No data set loaded before, a cache of the test's own, no mirror."""
     forget_datasets()
     monkeypatch.setattr(mnist, "cache_folder", lambda dataset: tmp_path / "cache" / dataset)
     for name, source in mnist.SOURCES.items():

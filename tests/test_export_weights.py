@@ -24,13 +24,6 @@ def finished(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(autouse=True)
-def torch_as_it_was():
-    precision = torch.get_float32_matmul_precision()
-    yield
-    torch.set_float32_matmul_precision(precision)
-
-
 def copy(folder, to, **changes):
     """The run again, with another result."""
     shutil.copytree(folder, to)

@@ -54,13 +54,6 @@ TESTED = {"test_episodes", "test_error", "success_rate", "mean_reward", "mean_le
 BOX = spaces.Box(-1, 1, (3,))
 
 
-@pytest.fixture(autouse=True)
-def torch_as_it_was():
-    precision = torch.get_float32_matmul_precision()
-    yield
-    torch.set_float32_matmul_precision(precision)
-
-
 def config(folder, algo="episode_a2c", **changes):
     given = {"env": "FewGames-v0", "n_timesteps": 160, "n_envs": 4, "evaluations": 4, "hyperparams": SMALL.get(algo, {})}
     return RunConfig(folder=folder, algo=algo, **{**given, "device": "cpu", "figures": False, **changes})

@@ -21,13 +21,6 @@ SMALL = ["--n-envs", "32", "--device", "cpu", "--env-kwargs", "dataset:mnist-5k"
 STEPS = 32 * 3 * 12
 
 
-@pytest.fixture(autouse=True)
-def torch_as_it_was():
-    precision = torch.get_float32_matmul_precision()
-    yield
-    torch.set_float32_matmul_precision(precision)
-
-
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """The folder and the result of a short run."""
