@@ -102,11 +102,7 @@ class RAMPolicyOptions(Options):
     path_steps: int = 0
     """For this number of steps the location's mean has a learned offset of its own, a path that the eye takes whatever it sees;
     Linear(h_t) bends it. 0 is the paper's model. The offset is learned from all images together, so that a useful path is
-    found long before h_t tells places apart."""
-
-    path_start: list[list[float]] | None = None
-    """The path to begin with: [x, y] of the second fixation and of those after it, at most `path_steps`, in [-1, 1]. None, and
-    what is not given: near the scene's middle, at random."""
+    found long before h_t tells places apart. It begins near the scene's middle, at random."""
 
     path_scale: float = 2.5  # An offset moves by about this number of learning rates at a step of Adam, however weak the signal.
     location_gradient: str = "head"  # The location network sees h_t detached. "full": REINFORCE shapes core and glimpse network.
@@ -142,19 +138,19 @@ class RAMPolicyOptions(Options):
     }
 
 
-# What some options were called in models stored by version 0.1.0.
+# What some options were called in models stored by earlier versions, and what is no option any more.
 _OLD_NAMES = {
     "scan_steps": "path_steps",
-    "scan_start": "path_start",
     "scan_gain": "path_scale",
     "location_gain": "location_scale",
     "muon_gain": "muon_scale",
 }
+_GONE = ("scan_start", "path_start")  # The path to begin with, of which the weights hold what became of it.
 
 
 def current_names(stored: dict[str, Any]) -> dict[str, Any]:
     """The policy_kwargs of a stored model, by their names of today."""
-    return {_OLD_NAMES.get(name, name): value for name, value in stored.items()}
+    return {_OLD_NAMES.get(name, name): value for name, value in stored.items() if name not in _GONE}
 
 
 class Outputs(NamedTuple):
@@ -226,8 +222,8 @@ class RAMPolicy(CorePolicy):
             self.location_head = nn.Sequential(nn.Linear(o.core_size + seen, o.location_hidden), nn.ReLU(), self.location_head)
         if self.scene_size is not None:
             self.saliency = Saliency(self.input.glimpse_shape, o.core_size, self.scene_size)
-        if o.path_steps > 0 or o.path_start:
-            self.path = nn.Parameter(_first_path(o.path_steps, o.path_start) / o.path_scale)  # (path_steps, 2)
+        if o.path_steps > 0:
+            self.path = nn.Parameter(PATH_START * torch.randn(o.path_steps, 2) / o.path_scale)  # (path_steps, 2)
         self.class_head = nn.Linear(o.core_size, first)
         if others:
             self.look_head = nn.Linear(o.core_size, sum(others))
@@ -345,14 +341,3 @@ def _read_choices(action_space: spaces.Space) -> dict[str, int]:
         cure = 'make the environment with action_format="dict" or "box"'
         raise ValueError(f"RAM needs actions of a location and choices: {cure}, got {action_space}")
     return getattr(action_space, "choices", None) or {"choice": action_space.shape[0] - 2}
-
-
-def _first_path(num_steps: int, given: list[list[float]] | None) -> Tensor:
-    """The path before anything is learned, (num_steps, 2): what is given, then near the middle at random."""
-    path = PATH_START * torch.randn(num_steps, 2)
-    if given is not None:
-        places = np.asarray(given, np.float32)
-        if places.ndim != 2 or places.shape[1] != 2 or len(places) > num_steps or not (np.abs(places) <= 1).all():
-            raise ValueError(f"path_start must be at most {num_steps} places [x, y] in [-1, 1] (path_steps), got {given!r}")
-        path[: len(places)] = torch.from_numpy(places)
-    return path

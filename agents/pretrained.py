@@ -213,11 +213,13 @@ def _read(env_id: str, folder: str | Path | None) -> tuple[Config, dict[str, Ten
 
 
 def _current(config: dict[str, Any]) -> dict[str, Any]:
-    """The config of a file of format 1 as one of today's."""
+    """The config of a file of an earlier version as one of today's."""
+    if isinstance(config.get("policy_kwargs"), dict):
+        config["policy_kwargs"] = current_names(config["policy_kwargs"])
     names = ("settings", "policy_kwargs", "env_kwargs")
     if config.get("format") != 1 or not all(isinstance(config.get(name), dict) for name in names):
         return config
-    hyperparams, policy_kwargs = config.pop("settings"), current_names(config["policy_kwargs"])
+    hyperparams, policy_kwargs = config.pop("settings"), config["policy_kwargs"]
     policy_kwargs.setdefault("location_policy", hyperparams.pop("location_policy", "learned"))
     new = {"format": FORMAT, "frame_stack": config["env_kwargs"].pop("frame_stack", 1)}
     return {**config, **new, "hyperparams": hyperparams, "policy_kwargs": policy_kwargs}

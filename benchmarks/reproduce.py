@@ -3,6 +3,7 @@
 python benchmarks/reproduce.py                                  # every task with both presets, three seeds each
 python benchmarks/reproduce.py --rows GlimpseMNIST-v0 --presets best --seeds 1
 python benchmarks/reproduce.py --glimpses all --others          # the paper's other figures too, one seed each
+python benchmarks/reproduce.py --presets --further              # what the paper has no row for
 python benchmarks/reproduce.py --publish logs/ram/GlimpseMNIST-v0_1   # runs of train_agent.py that were started by hand
 
 The same command again resumes what was stopped. `python benchmarks/tables.py --write` puts the results into the docs.
@@ -21,7 +22,7 @@ if not __package__:  # A script finds only what lies beside it.
 
 from ram_envs.agents.training.config import read_hyperparams
 from ram_envs.benchmarks.jobs import TRAIN, Job, add_job_options, complete, difference, make_job, positive, run_script
-from ram_envs.benchmarks.paper import PRESETS, TASKS, Entry, entry_of, ram_entry
+from ram_envs.benchmarks.paper import FURTHER, PRESETS, TASKS, Entry, entry_of, ram_entry
 from ram_envs.benchmarks.results import folder_of, publish
 from train_agent import parse_config
 
@@ -74,6 +75,8 @@ def wanted(options: argparse.Namespace) -> Iterator[tuple[Entry, int]]:
     for seed in range(options.seeds):
         for task in tasks:
             yield from ((ram_entry(task, preset), seed) for preset in options.presets)
+        further = [one for one in FURTHER if options.further and one.env_id in options.rows]
+        yield from ((Entry(one.env_id, preset=one.preset), seed) for one in further)
     for seed in range(options.other_seeds):
         for task in tasks:
             if options.glimpses == "all":
@@ -101,6 +104,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add_job_options(parser, Path("logs/tables"))
     add("--glimpses", default="default", choices=("default", "all"), help="all: the paper's smaller numbers of glimpses too")
     add("--others", action="store_true", help="the paper's other models too: random glimpses, FC and convolutional nets")
+    add("--further", action="store_true", help="what the paper has no row for, too")
     add("--other-seeds", type=positive(int), default=1, help="seeds of fewer glimpses and of other models (default: 1)")
     add("--device", help="of torch (default: auto)")
     add("--results", type=Path, default=Path("results/tables.jsonl"), help="to publish in (default: results/tables.jsonl)")

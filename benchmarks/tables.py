@@ -25,7 +25,7 @@ import numpy as np
 from rich import table as rich_table
 from rich.console import Console
 
-from ram_envs.benchmarks.paper import OTHERS, PRESETS, SEEDS, TASKS, Entries, Entry, PaperTask, gather, ram_entry
+from ram_envs.benchmarks.paper import FURTHER, OTHERS, PRESETS, SEEDS, TASKS, Entries, Entry, Task, gather, ram_entry
 from ram_envs.benchmarks.plots import Panel, plot_panels, save_plot
 from ram_envs.benchmarks.results import PROJECT, Row, add_results, curve_of, read_results
 from ram_envs.benchmarks.scores import Summary, summarize
@@ -82,7 +82,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 def show(entries: Entries, attention: Sequence[Row]) -> None:
     console = Console(width=None if sys.stdout.isatty() else FILE_WIDTH)
-    for table in (main_table(entries), glimpses_table(entries), others_table(entries), attention_table(attention)):
+    first = (main_table(entries, attention), further_table(entries))
+    for table in (*first, glimpses_table(entries), others_table(entries), attention_table(attention)):
         shown = rich_table.Table(*table.header, title=table.title, title_justify="left")
         for row in table.rows:
             shown.add_row(*row)
@@ -92,11 +93,12 @@ def show(entries: Entries, attention: Sequence[Row]) -> None:
 def pages(entries: Entries, project: Path, results: Path) -> dict[Path, str]:
     """The pages with the tables in them."""
     readme, docs = project / "README.md", project / "docs" / "results.md"
-    first = main_table(entries)
+    attention = read_attention(results)
+    first = main_table(entries, attention)
     short = [f"{first.title}.", "", *markdown_table(first.header, first.rows)]
     full = [*short]
-    looks = attention_table(read_attention(results))
-    for table in (looks, glimpses_table(entries), others_table(entries), runs_table(entries)):
+    looks = attention_table(attention)
+    for table in (further_table(entries), looks, glimpses_table(entries), others_table(entries), runs_table(entries)):
         full += ["", f"### {table.title}", "", *markdown_table(table.header, table.rows)] if table.rows else []
         if table is looks and looks.rows:
             rows = link(results.with_name(ATTENTION), docs)
@@ -128,15 +130,40 @@ def check(texts: Mapping[Path, str]) -> int:
     return int(bool(stale))
 
 
-def main_table(entries: Entries) -> Table:
-    """Each task with its default number of glimpses, and its goal."""
+def main_table(entries: Entries, attention: Sequence[Row] = ()) -> Table:
+    """Each task with its default number of glimpses, what its looks are worth, and its goal."""
     rows = []
+    pretrained = {row["env"]: row for row in attention}
     for task in TASKS.values():
         own = [summarize_entry(entries, ram_entry(task, preset)) for preset in PRESETS]
         given = [show_figure(task, figure) for figure in (task.paper[task.glimpses], task.published, task.goal)]
-        rows.append([task.title, str(task.glimpses), *given, *map(show_mean, own), show_shortfall(task, own[-1])])
-    title = "Test error in %, of Catch balls caught in %; mean ± deviation over seeds"
-    return Table(title, ["task", "glimpses", "paper", "best published", "goal", *PRESETS.values(), "against the goal"], rows)
+        blind = show_blind(task, entries.get(ram_entry(task, "best"), []), pretrained.get(task.env_id))
+        rows.append([task.title, str(task.glimpses), *given, *map(show_mean, own), blind, show_shortfall(task, own[-1])])
+    title = "Test error in %, of Catch balls caught in %; mean ± deviation over seeds; blind: the best, along its mean path"
+    header = ["task", "glimpses", "paper", "best published", "goal", *PRESETS.values(), "blind", "against the goal"]
+    return Table(title, header, rows)
+
+
+def further_table(entries: Entries) -> Table:
+    """What the paper has no row for."""
+    rows = []
+    for task in FURTHER:
+        group = entries.get(Entry(task.env_id, preset=task.preset), [])
+        own = summarize_errors(task, group) if group else None
+        known = NO_RESULT if task.others_figure is None else show_figure(task, task.others_figure)
+        command = f"`--env {task.env_id} --preset {task.preset}`"
+        shown = [show_mean(own), show_blind(task, group), show_shortfall(task, own)]
+        rows.append([task.title, command, known, show_figure(task, task.goal), *shown])
+    header = ["task", "command", "known", "goal", "ours", "blind", "against the goal"]
+    return Table("Beyond the paper's tables, in % as above", header, rows)
+
+
+def show_blind(task: Task, group: Sequence[Row], pretrained: Row | None = None) -> str:
+    """What the agents of an entry reach along the mean path of their looks; where that was not measured, the pretrained agent."""
+    errors = [row["error_along_mean_path"] for row in group if "error_along_mean_path" in row]
+    if errors and len(errors) == len(group):
+        return show_spread(summarize([task.figure(error) for error in errors]))
+    return f"{task.figure(pretrained['error_along_mean_path']):.2f} (pretrained)" if pretrained else NO_RESULT
 
 
 def glimpses_table(entries: Entries) -> Table:
@@ -221,7 +248,7 @@ def rank(place: Entry) -> tuple[bool, int, str]:
     return place.algo != "ram", -(place.glimpses or TASKS[place.env_id].glimpses), place.name
 
 
-def summarize_errors(task: PaperTask, group: Sequence[Row], split: str = "test") -> Summary:
+def summarize_errors(task: Task, group: Sequence[Row], split: str = "test") -> Summary:
     """What the runs reached on a split, in the figures of their task."""
     return summarize([task.figure(row[f"{split}_error"]) for row in group])
 
@@ -231,7 +258,7 @@ def summarize_entry(entries: Entries, place: Entry) -> Summary | None:
     return summarize_errors(TASKS[place.env_id], entries[place]) if place in entries else None
 
 
-def show_figure(task: PaperTask, figure: float) -> str:
+def show_figure(task: Task, figure: float) -> str:
     """Such as "1.07", of Catch "85"."""
     return f"{figure:g}" if task.caught else f"{figure:.2f}"
 
@@ -251,7 +278,7 @@ def count_seeds(number: int) -> str:
     return f"{number} seed{'s' if number > 1 else ''}"
 
 
-def show_shortfall(task: PaperTask, summary: Summary | None) -> str:
+def show_shortfall(task: Task, summary: Summary | None) -> str:
     """Such as "reached", "misses by 0.12" or, with fewer seeds than the goal asks for, "misses by 0.12 (1 of 3 seeds)"."""
     if summary is None:
         return NO_RESULT

@@ -94,9 +94,12 @@ def env_defaults(env_id: str) -> dict[str, Any]:
     return {name: parameter.default for name, parameter in parameters.items()} | made_with
 
 
+_YAML_WORDS = {"true": True, "false": False, "null": None}
+
+
 def parse_pairs(pairs: Iterable[str]) -> dict[str, Any]:
     """Options as they are written on a command line: ["size:12", "name:x"] as {"size": 12, "name": "x"}: a value is a Python
-    literal, a "dict(net_arch=[64, 64])" of such as rl_zoo3 writes it, or else text.
+    literal, a "dict(net_arch=[64, 64])" of such as rl_zoo3 writes it, true, false or null as in YAML, or else text.
 
     Raises:
         ValueError: a name or the colon is missing, or a dict(...) holds something else than literals.
@@ -111,7 +114,7 @@ def parse_pairs(pairs: Iterable[str]) -> dict[str, Any]:
         except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
             if text.lstrip().startswith("dict("):
                 raise ValueError(f"{pair!r} must hold numbers, text, lists and dicts alone: no code is run") from error
-            values[name] = text
+            values[name] = _YAML_WORDS.get(text.strip(), text)
     return values
 
 

@@ -259,6 +259,8 @@ def test_pairs():
         "e": True,
         "f": {"g": 1},
     }
+    as_in_yaml = parse_pairs(["a:true", "b:false", "c:null", "d:truest"])
+    assert list(as_in_yaml.values()) == [True, False, None, "truest"]
 
 
 @pytest.mark.parametrize("bad", ["nothing", ":3", ""])

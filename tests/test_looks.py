@@ -20,7 +20,16 @@ from ram_envs.agents import RAM, make_vec_env
 from ram_envs.agents.training import looks as module
 from ram_envs.agents.training.config import RunConfig
 from ram_envs.agents.training.evaluation import evaluate_on_test
-from ram_envs.agents.training.looks import Looks, describe, describe_episode, gather_looks, measure, show_looks, watch_episode
+from ram_envs.agents.training.looks import (
+    Looks,
+    describe,
+    describe_episode,
+    error_along_mean_path,
+    gather_looks,
+    measure,
+    show_looks,
+    watch_episode,
+)
 from ram_envs.agents.training.run import run
 from train_agent import main
 
@@ -76,6 +85,7 @@ def test_looks_that_follow_the_object_and_what_they_are_worth(squares):
     along = at_first | meets(patch(mean[1])) | meets(patch(mean[2]))
     anothers = at_first | meets(patch(other[:, 1])) | meets(patch(other[:, 2]))
     assert measured["error_along_mean_path"] == 100 * (1 - along.mean()) > 0
+    assert error_along_mean_path(Scripted(path), ENV, options, "validation") == measured["error_along_mean_path"]
     assert measured["error_at_anothers_looks"] == 100 * (1 - anothers.mean()) > 0
     assert measured["slope"] == [0, 1, 0.5]
     offsets = np.linalg.norm(4 * places, axis=1)  # From the middle, in pixels.
@@ -138,8 +148,13 @@ def test_an_episode_that_stops(squares):
     own = gather_looks(Stops(path), ENV, {**options, "stop_action": True})
     assert np.isnan(own.locations[..., 0]).tolist() == [[False] * 3, [False] * 3, [False, True, True], [False] * 3]
     assert (own.choices[2] == own.choices[2, 0]).all() and own.successes.tolist() == [True, True, own.choices[2, 0] == 2, True]
-    held = module._held(own.locations)
-    assert (held[2] == 0).all() and (held[[0, 1, 3]] == own.locations[[0, 1, 3]]).all()
+
+
+def test_a_path_that_ends_stays_at_its_last_place(squares):
+    options, _ = squares
+    path = np.array([[0, 0], [0.5, -0.25], [np.nan, np.nan]])
+    looks = gather_looks(Scripted(np.zeros((4, 3, 2))), ENV, options, instead=path)
+    assert looks.locations[0].tolist() == [[0, 0], [0.5, -0.25], [0.5, -0.25]]
 
 
 def test_the_ball_is_what_there_is_to_be_found():
@@ -173,6 +188,11 @@ def test_other_algorithms_and_formats_err_as_in_their_evaluation(env_id, form):
     if form != "box":  # The second look is one of 5 x 5.
         np.testing.assert_allclose(own.locations[:, 1] * 2.5 % 1, 0, atol=1e-5)
     assert own.places is None  # The digit fills the scene.
+
+
+@pytest.mark.parametrize(("env_id", "options"), [("CartPole-v1", {}), ("Catch-v0", {}), (ENV, {**DIGITS, "num_glimpses": 1})])
+def test_without_looks_of_its_own_there_is_nothing_to_lose(env_id, options):
+    assert error_along_mean_path(None, env_id, options) is None
 
 
 def test_what_has_no_looks_is_named():

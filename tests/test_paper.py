@@ -1,7 +1,11 @@
 import pytest
 
 from ram_envs import env_defaults
-from ram_envs.benchmarks.paper import OTHERS, TASKS, Entry, entry_of, gather, ram_entry
+
+pytest.importorskip("torch")
+
+from ram_envs.agents.training.config import RunConfig, read_hyperparams
+from ram_envs.benchmarks.paper import FURTHER, OTHERS, TASKS, Entry, entry_of, gather, ram_entry
 
 MNIST, CLUTTERED, CATCH = "GlimpseMNIST-v0", "GlimpseClutteredMNIST-v0", "GlimpseCatch-v0"
 
@@ -12,6 +16,13 @@ def test_a_task_has_the_glimpses_of_its_environment_and_a_figure_for_them():
         assert task.glimpses in task.paper
         assert task.others.keys() <= OTHERS.keys()
     assert (TASKS[MNIST].figure(0.6), TASKS[CATCH].figure(0.6)) == (0.6, 99.4)
+
+
+def test_further_tasks_are_what_their_presets_make_of_the_environment():
+    for task in FURTHER:
+        _, options = read_hyperparams(RunConfig(task.env_id, preset=task.preset))
+        assert task.options.items() <= options.items()
+        assert entry_of({"env": task.env_id, "algo": "ram", "preset": task.preset, "env_kwargs": options}).preset == task.preset
 
 
 @pytest.mark.parametrize(
@@ -26,6 +37,7 @@ def test_an_entry_names_its_runs(entry, name):
     assert (entry.name, entry.run(2)) == (name, f"{name}_seed2")
 
 
+ANYWHERE = {"paddle_start": "random", "initial_location": "random"}
 WHOLE = {"num_scales": 1, "num_glimpses": 1, "initial_location": "center", "glimpse_size": "scene"}
 
 
@@ -39,6 +51,7 @@ WHOLE = {"num_scales": 1, "num_glimpses": 1, "initial_location": "center", "glim
             Entry(MNIST, preset="paper", glimpses=4),
         ),
         ({"env": CATCH, "algo": "ram", "preset": "best", "env_kwargs": {}}, Entry(CATCH, preset="best")),
+        ({"env": CATCH, "algo": "ram", "preset": "random", "env_kwargs": ANYWHERE}, Entry(CATCH, preset="random")),
         ({"env": CLUTTERED, "algo": "fc64", "preset": None, "env_kwargs": WHOLE}, Entry(CLUTTERED, "fc64")),
         ({"env": CLUTTERED, "algo": "fc64", "env_kwargs": {**WHOLE, "glimpse_size": 60}}, Entry(CLUTTERED, "fc64")),
         ({"env": CLUTTERED, "algo": "ram_random", "env_kwargs": {"num_clutter": 4}}, Entry(CLUTTERED, "ram_random")),
@@ -52,9 +65,15 @@ def test_where_a_run_stands(row, entry):
     ("changes", "message"),
     [
         ({"env": "Catch-v0"}, r"env must be one of GlimpseMNIST-v0, .*, got 'Catch-v0'"),
-        ({"preset": None}, r"ram with a preset out of paper, best, or fc256 without one, or conv without one, got ram .* None"),
+        (
+            {"preset": None},
+            r"out of paper, best, adaptive, or fc256 without one, or conv without one, got ram .* None",
+        ),
         ({"algo": "fc256"}, r"got fc256 with preset 'best'"),
         ({"algo": "ram_random", "preset": None}, r"got ram_random with preset None"),
+        ({"env": CATCH, "preset": "random"}, "paddle_start='middle' makes another .*those of the preset random alone"),
+        ({"env": CATCH, "env_kwargs": ANYWHERE}, "paddle_start='random' makes another .* its own options alone"),
+        ({"preset": "adaptive", "env_kwargs": {"num_glimpses": 4}}, "num_glimpses=4 makes another .* the preset adaptive alone"),
         ({"dataset": "mnist-5k"}, r"dataset must be 'mnist', got 'mnist-5k'"),
         ({"env_kwargs": {"num_glimpses": 9}}, r"num_glimpses in GlimpseMNIST-v0 must be one of 2, 3, 4, 5, 6, 7, got 9"),
         ({"env_kwargs": {"glimpse_size": 12}}, r"glimpse_size=12 makes another task of GlimpseMNIST-v0"),

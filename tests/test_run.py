@@ -50,7 +50,7 @@ DIGITS = {
     "n_envs": 32,
 }
 TIMED = {"train_seconds", "train_cpu_seconds", "episodes_per_second", "frames_per_second"}
-TESTED = {"test_episodes", "test_error", "success_rate", "mean_reward", "mean_length"}
+TESTED = {"test_episodes", "test_error", "success_rate", "mean_reward", "mean_length", "error_along_mean_path"}
 BOX = spaces.Box(-1, 1, (3,))
 
 

@@ -91,7 +91,8 @@ def gather_looks(
     Args:
         model, env_id, env_kwargs, frame_stack: as for `evaluate_on_test`.
         split: "train", "validation" or "test".
-        instead: locations (T, 2), or (M, T, 2), in [-1, 1], that take the place of the model's own from the second glimpse on.
+        instead: locations (T, 2), or (M, T, 2), in [-1, 1], that take the place of the model's own from the second glimpse on;
+            where they are NaN, as behind the end of all episodes, the one before stays.
         most: the number of episodes, from the first; None: all of the split.
 
     Raises:
@@ -109,7 +110,7 @@ def gather_looks(
     locations = np.full((num_episodes, num_steps, 2), np.nan, np.float32)
     places, choices = np.full(locations.shape, np.nan), np.zeros(locations.shape[:2], np.int64)
     labels, successes = np.zeros(num_episodes, np.int64), np.zeros(num_episodes, np.bool_)
-    path = None if instead is None else np.broadcast_to(instead, locations.shape)
+    path = None if instead is None else _held(np.broadcast_to(instead, locations.shape))
     envs, order = np.arange(num_envs), EpochOrder(num_episodes, num_envs)
     quota = (num_episodes + envs) // num_envs  # Of each environment.
     rounds, step = np.zeros(num_envs, np.int64), np.zeros(num_envs, np.int64)
@@ -174,9 +175,24 @@ def measure(model: BaseAlgorithm, env_id: str, env_kwargs: dict[str, Any], split
     """
     how: Any = (model, env_id, env_kwargs, split)
     looks = gather_looks(*how, **kwargs)
-    paths = {"along_mean_path": looks.mean_path, "at_anothers_looks": _held(np.roll(looks.locations, -1, axis=0))}
+    paths = {"along_mean_path": looks.mean_path, "at_anothers_looks": np.roll(looks.locations, -1, axis=0)}
     without = {f"error_{name}": gather_looks(*how, instead=path, **kwargs).error for name, path in paths.items()}
     return looks, {"env": env_id, "split": split, **describe(looks), **{name: round(error, 4) for name, error in without.items()}}
+
+
+def error_along_mean_path(
+    model: BaseAlgorithm, env_id: str, env_kwargs: dict[str, Any], split: str = "test", frame_stack: int = 1
+) -> float | None:
+    """The error in % of a model whose looks are replaced by the mean path of all, see `measure`.
+
+    None where there is nothing to replace: environments that are not seen through a retina of ours, or at one glimpse.
+    """
+    task = find_task(make_vec_env(env_id, **env_kwargs))
+    if task is None or task.max_episode_steps < 2:
+        return None
+    how: Any = (model, env_id, env_kwargs, split)
+    path = gather_looks(*how, frame_stack=frame_stack).mean_path
+    return round(gather_looks(*how, instead=path, frame_stack=frame_stack).error, 4)
 
 
 def watch_episode(
@@ -332,7 +348,7 @@ def _mean(values: NDArray) -> NDArray[np.float64]:
     return np.where(known, values, 0.0).sum(axis=0) / np.where(known.any(axis=0), known.sum(axis=0), np.nan)
 
 
-def _held(locations: NDArray[np.float32]) -> NDArray[np.float32]:
+def _held(locations: NDArray[np.floating]) -> NDArray[np.floating]:
     """Locations (M, T, 2) with the last one in place of the NaN behind an episode's end."""
     steps = np.where(np.isnan(locations[..., 0]), 0, np.arange(locations.shape[1]))
     return np.take_along_axis(locations, np.maximum.accumulate(steps, axis=1)[..., None], axis=1)

@@ -46,7 +46,7 @@ from .config import (
 from .evaluation import evaluate_on_test, evaluation_of, make_split
 from .figures import plot_glimpses, plot_learning_curve, record, watch
 from .generator import GeneratorAlgorithm
-from .looks import LooksCallback, log_hyperparams
+from .looks import LooksCallback, error_along_mean_path, log_hyperparams
 from .registry import Algorithm, get_algorithm
 
 MANY_TIMESTEPS = 10**12  # With minutes the clock alone ends the training.
@@ -187,7 +187,10 @@ def train(run: Run, report: Callable[[int, float], None] | None = None) -> dict[
     result = describe(run, model, env, evaluation)
     best = _best_of(run, model, env)
     if config.test:
-        result |= evaluate_on_test(best, config.env, run.env_kwargs, run.frame_stack)
+        tested = (best, config.env, run.env_kwargs)
+        result |= evaluate_on_test(*tested, run.frame_stack)
+        if (blind := error_along_mean_path(*tested, frame_stack=run.frame_stack)) is not None:
+            result["error_along_mean_path"] = blind
     log_hyperparams(model, run.hyperparams, {name: result[name] for name in ("validation_error", "test_error") if name in result})
     checkpoints.write_text(run.folder / "result.json", json.dumps(result, indent=2) + "\n")
     if config.figures:
