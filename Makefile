@@ -4,12 +4,13 @@
 # make docs     write the environments' pages and pictures, and those of the pretrained agents
 # make site     build the docs as a site, into site/
 # make results  print the paper's tables with our runs beside its figures
+# make leaderboard   train the algorithms of docs/leaderboard.md, ten CPU minutes each, and write the page; resumes what was stopped
 
 VENV ?= .venv
 PYTHON ?= python3
 PIP_INSTALL = $(VENV)/bin/python -m pip install --quiet -c constraints.txt
 
-.PHONY: train test lint docs site results clean
+.PHONY: train test lint docs site results leaderboard clean
 
 train: $(VENV)/.train
 	$(VENV)/bin/python train_agent.py --progress
@@ -32,6 +33,11 @@ site: $(VENV)/.dev
 
 results: $(VENV)/.train
 	$(VENV)/bin/python benchmarks/tables.py
+
+leaderboard: $(VENV)/.train
+	$(VENV)/bin/python benchmarks/compare.py --minutes 10 --page docs/leaderboard.md --results results/comparison.jsonl \
+	    --envs GlimpseMNIST-v0 GlimpseClutteredMNIST-v0 GlimpseCatch-v0 \
+	    --algos ram ram_random episode_ppo ppo recurrent_ppo episode_a2c a2c dqn cnn conv
 
 $(VENV)/.train: setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +31,12 @@ from ram_envs.benchmarks.scores import (
 )
 from ram_envs.benchmarks.tables import NO_RESULT, image, link, markdown_table, show_spread
 
+# What an algorithm sees and is told in an environment: in a table like is compared with like.
+KINDS = {
+    "Glimpses, reward alone": "They are told whether their answer was right, or the ball caught, nothing else.",
+    "Glimpses and labels": "They are told the true class of each training image.",
+    "The whole scene and labels": "What can be reached without a narrow gaze.",
+}
 FIGURES = ("success_rate", "n_timesteps", "train_cpu_seconds")  # Of a result, in the page's tables.
 
 
@@ -42,11 +48,19 @@ class Board:
     algos: list[str]  # The best first.
     env_ids: list[str]
     summaries: dict[tuple[str, str], dict[str, Summary]]  # For an algorithm and an environment each of `FIGURES` over the seeds.
-    facts: dict[str, Row]  # For each algorithm a row, which has `ram_envs.benchmarks.compare.FACTS`.
+    rows: dict[tuple[str, str], Row]  # For the same a row, which has `ram_envs.benchmarks.compare.FACTS`.
 
-    def sees_scene(self, algo: str) -> bool:
-        """Whether it sees the whole scene instead of glimpses."""
-        return self.facts[algo].get("sees_scene", False)
+    def of_kind(self, kind: str) -> dict[str, list[str]]:
+        """The algorithms of one of `KINDS`, each with the environments where it is of that kind."""
+        reward, labels, whole = KINDS
+        found: dict[str, list[str]] = {}
+        for algo in self.algos:
+            for env_id in self.env_ids:
+                row = self.rows.get((algo, env_id), {})
+                is_told = row.get("uses_labels") and "dataset" in row  # Without images there are no labels.
+                if row and kind == (whole if row.get("sees_scene") else labels if is_told else reward):
+                    found.setdefault(algo, []).append(env_id)
+        return found
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -77,39 +91,43 @@ def read_board(path: Path) -> Board:
     summaries = {key: {name: summarize([row[name] for row in group]) for name in FIGURES} for key, group in groups.items()}
     present = {row["env"] for row in results}
     env_ids = [*(env_id for env_id in CHANCE if env_id in present), *sorted(present - CHANCE.keys())]
-    return Board(results, ranking(scores_of(results)), env_ids, summaries, {row["algo"]: row for row in results})
+    return Board(results, ranking(scores_of(results)), env_ids, summaries, {key: group[0] for key, group in groups.items()})
 
 
 def tables(board: Board) -> list[str]:
-    """The first section: success, and the cost of training."""
-    best = {(env_id, whole): find_best(board, env_id, whole) for env_id in board.env_ids for whole in (False, True)}
-    rows, costs = [], []
-    for algo in sorted(board.algos, key=board.sees_scene):  # Stable: the best first among those with the same view.
-        whole = board.sees_scene(algo)
-        own = {env_id: board.summaries.get((algo, env_id)) for env_id in board.env_ids}
-        shown = [show_success(one, algo in best[env_id, whole]) if one else NO_RESULT for env_id, one in own.items()]
-        teacher = "labels" if board.facts[algo].get("uses_labels") else "reward"
-        rows.append([algo, "the whole scene" if whole else "glimpses", teacher, *shown])
-        costs.append([algo, *(show_cost(one) if one else NO_RESULT for one in own.values())])
-    return [
+    """The first section: success, one table for each kind of algorithm, and the cost of training."""
+    lines = [
         "# Leaderboard",
         "",
         "Success on the test split in %, greedy, of the model that was best on validation: "
-        f"{describe_seeds(board)}. Bold: the best of those that see glimpses, and of those that see the whole scene.",
+        f"{describe_seeds(board)}. Bold: the best of a table. Half-way from chance to perfect are "
+        f"{', '.join(f'{half_way(env_id)} in {env_id}' for env_id in board.env_ids)}.",
+    ]
+    for kind, words in KINDS.items():
+        places = board.of_kind(kind)
+        env_ids = [env_id for env_id in board.env_ids if any(env_id in own for own in places.values())]
+        rows = [[algo, *(show_success(board, algo, env_id, places) for env_id in env_ids)] for algo in places]
+        lines += ["", f"## {kind}", "", words, "", *markdown_table(["algorithm", *env_ids], rows)] if rows else []
+    said = {algo: row.get("summary") for (algo, _), row in board.rows.items()}
+    costs = [[algo, *(show_cost(board, algo, env_id) for env_id in board.env_ids)] for algo in board.algos]
+    return [
+        *lines,
         "",
-        "Those that learn from labels are told the true class of each training image, the others only whether their answer was "
-        "right. Where there are no labels, as in Catch, all learn from the reward.",
+        "## Cost",
         "",
-        *markdown_table(["algorithm", "sees", "learns from", *board.env_ids], rows),
-        "",
-        "The cost, a mean over seeds: million steps of the environment, CPU seconds of training.",
+        "A mean over seeds: million steps of the environment, CPU seconds of training.",
         "",
         *markdown_table(["algorithm", *board.env_ids], costs),
         "",
-        "The algorithms:",
+        "## The algorithms",
         "",
-        *(f"- **{algo}**: {board.facts[algo].get('summary') or 'no description'}" for algo in sorted(board.algos)),
+        *(f"- **{algo}**: {summary or 'no description'}" for algo, summary in sorted(said.items())),
     ]
+
+
+def half_way(env_id: str) -> str:
+    """Such as "55.0 %"."""
+    return f"{50 * (1 + CHANCE.get(env_id, 0.0)):.1f} %"
 
 
 def aggregates(board: Board, page: Path) -> list[str]:
@@ -171,13 +189,9 @@ def origin(board: Board, results: Path, page: Path) -> list[str]:
     ]
 
 
-def find_best(board: Board, env_id: str, sees_scene: bool) -> set[str]:
-    """The best algorithms with one view in an environment; several where the figures shown are equal."""
-    shown = {
-        algo: round(100 * board.summaries[algo, env_id]["success_rate"].mean, 2)
-        for algo in board.algos
-        if (algo, env_id) in board.summaries and board.sees_scene(algo) == sees_scene
-    }
+def find_best(board: Board, env_id: str, algos: Sequence[str]) -> set[str]:
+    """The best of some algorithms in an environment; several where the figures shown are equal."""
+    shown = {algo: round(100 * board.summaries[algo, env_id]["success_rate"].mean, 2) for algo in algos}
     return {algo for algo, value in shown.items() if value == max(shown.values())}
 
 
@@ -188,15 +202,22 @@ def describe_seeds(board: Board) -> str:
     return "mean ± deviation (of the sample) over the seeds, whose number is in brackets"
 
 
-def show_success(summaries: Mapping[str, Summary], is_bold: bool) -> str:
-    """Such as "98.70 ± 0.11 (3)"."""
-    text = f"{show_spread(summaries['success_rate'], 100)} ({summaries['success_rate'].seeds})"
-    return f"**{text}**" if is_bold else text
+def show_success(board: Board, algo: str, env_id: str, places: Mapping[str, Sequence[str]]) -> str:
+    """Such as "98.70 ± 0.11 (3)", bold for the best of the algorithms that have the environment among their `places`."""
+    if env_id not in places[algo]:
+        return NO_RESULT
+    success = board.summaries[algo, env_id]["success_rate"]
+    text = f"{show_spread(success, 100)} ({success.seeds})"
+    others = [other for other, env_ids in places.items() if env_id in env_ids]
+    return f"**{text}**" if algo in find_best(board, env_id, others) else text
 
 
-def show_cost(summaries: Mapping[str, Summary]) -> str:
+def show_cost(board: Board, algo: str, env_id: str) -> str:
     """Such as "2.31 M, 300 s"."""
-    return f"{summaries['n_timesteps'].mean / 1e6:.3g} M, {summaries['train_cpu_seconds'].mean:.0f} s"
+    if (algo, env_id) not in board.summaries:
+        return NO_RESULT
+    own = board.summaries[algo, env_id]
+    return f"{own['n_timesteps'].mean / 1e6:.3g} M, {own['train_cpu_seconds'].mean:.0f} s"
 
 
 if __name__ == "__main__":

@@ -18,8 +18,10 @@ from numpy.typing import NDArray
 from ram_envs.benchmarks.results import Curve, Row, curve_of
 from ram_envs.benchmarks.scores import Estimate
 
-# Okabe and Ito's colours without the yellow, which is lost on white; dashes and markers tell apart what shares a colour.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#56B4E9", "#E69F00")
+# Okabe and Ito's colours without the yellow, which is lost on white, and as many more; for those who see no colours, and beyond
+# 14 lines, there are dashes and markers.
+_OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#56B4E9", "#E69F00")
+COLOURS = (*_OKABE_ITO, "#6A3D9A", "#8C510A", "#7F7F7F", "#B2182B", "#7CB518", "#F768A1", "#3B3EAC")
 DASHES: tuple[Any, ...] = ("-", (0, (4, 1.5)), (0, (1, 1)), (0, (5, 1, 1, 1)))
 MARKERS = "os^DvP*X<>hpd8"
 GRID = 200  # Points of a curve.
@@ -42,7 +44,7 @@ def style_of(number: int) -> dict[str, Any]:
     """The style of an algorithm's lines and points."""
     return {
         "color": COLOURS[number % len(COLOURS)],
-        "linestyle": DASHES[number // len(COLOURS) % len(DASHES)],
+        "linestyle": DASHES[number // len(_OKABE_ITO) % len(DASHES)],
         "marker": MARKERS[number % len(MARKERS)],
         "markersize": 4.5,
     }

@@ -87,4 +87,4 @@ def test_a_plot_is_saved_in_a_folder_that_is_made(tmp_path):
 def test_many_algorithms_all_look_different():
     styles = [style_of(number) for number in range(28)]
     assert len({(style["color"], str(style["linestyle"])) for style in styles}) == 28
-    assert len({style["marker"] for style in styles[:14]}) == 14
+    assert len({style["marker"] for style in styles[:14]}) == len({style["color"] for style in styles[:14]}) == 14
