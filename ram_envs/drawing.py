@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import count, pairwise
 from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
@@ -45,7 +45,7 @@ _PANEL, _INSET, _LINE, _NUM_LINES = 184, 12, 26, 6  # The captions, and the bars
 _MAX_BARS, _LONGEST_NAME = 20, 8  # Bars, and letters beside them.
 _FOG, _BACKGROUND, _TEXT, _FAINT = "#2d333c", "#1b1e23", "#e6e6e6", "#444a54"
 _FADING, _PALEST = 0.09, 0.3  # A line of the path loses this share of its colour with each later step, down to the palest.
-_MOST_NUMBERS, _NUMBER_SIZE = 12, 20  # Longer paths are not numbered; the height of a number.
+_MOST_NUMBERS, _NUMBER_SIZE = 12, 20  # On a path, of longer ones at every second, fifth or tenth glimpse; the height of a number.
 _RIGHT, _WRONG, _NEUTRAL, _NUMBER = "#3fb950", "#e5534b", "#b8c0cc", "#7ee787"
 
 
@@ -192,20 +192,20 @@ def _draw_path(surface: pygame.Surface, points: NDArray, thickness: float) -> No
         radius, width = round(radius * thickness**0.5), round(width * thickness**0.5)
         pygame.draw.circle(surface, "black", point, radius + 1, width=2 * width)  # Sets it off from a green scene.
         pygame.draw.circle(surface, PATH_COLOUR, point, radius, width=width)
-    if len(points) <= _MOST_NUMBERS:
-        size = _NUMBER_SIZE * thickness
-        for number, place in enumerate(_beside(points, 0.6 * size), start=1):
-            _write_number(surface, number, place, round(size))
+    every = next(step * 10**power for power in count() for step in (1, 2, 5) if len(points) <= _MOST_NUMBERS * step * 10**power)
+    size, turns = _NUMBER_SIZE * thickness, np.arange(every - 1, len(points), every)
+    for turn, place in zip(turns.tolist(), _beside(points, turns, 0.6 * size), strict=True):
+        _write_number(surface, turn + 1, place, round(size))
 
 
-def _beside(points: NDArray, distance: float) -> NDArray:
-    """Places (m, 2) in the square, one beside each of the points (m, 2), away from their middle and about a distance apart."""
-    turns = np.arange(len(points))  # Points that are one have places apart, too.
-    outwards = points - points.mean(axis=0) + 1e-3 * np.stack([np.sin(turns), -np.cos(turns)], axis=1)
-    places = points + 0.9 * distance * outwards / np.linalg.norm(outwards, axis=1, keepdims=True)
+def _beside(points: NDArray, turns: NDArray, distance: float) -> NDArray:
+    """Places (n, 2) in the square, beside points[turns] out of points (m, 2), away from their middle, about a distance apart."""
+    # Points that are one have places apart, too.
+    outwards = points[turns] - points.mean(axis=0) + 1e-3 * np.stack([np.sin(turns), -np.cos(turns)], axis=1)
+    places = points[turns] + 0.9 * distance * outwards / np.linalg.norm(outwards, axis=1, keepdims=True)
     taken = np.concatenate([places, points])  # The places give way to each other, and to the points themselves.
     for _ in range(100):
-        apart = places[:, None] - taken  # (m, 2m, 2)
+        apart = places[:, None] - taken  # (n, n + m, 2)
         far = np.linalg.norm(apart, axis=2, keepdims=True)
         push = np.where(far > 0, np.clip(distance - far, 0, None) / np.maximum(far, 1e-9), 0) * apart
         places = np.clip(places + 0.5 * push.sum(axis=1), distance / 2, SIDE - distance / 2)

@@ -34,6 +34,7 @@ class Renderer:
         self._window = Window(type(task).__name__, task.render_fps) if render_mode == "human" else None
         self._num_drawn = task.num_envs if self._window is None else min(task.num_envs, MAX_SHOWN)
         self._paths: list[list[NDArray]] = [[] for _ in range(self._num_drawn)]
+        self._zooms: list[int] = [0] * self._num_drawn
         self._actions: list[Any] = [None] * self._num_drawn
 
     def set_title(self, title: str) -> None:
@@ -44,7 +45,8 @@ class Renderer:
     def begin(self, where: NDArray[np.bool_]) -> None:
         """An episode has just begun in the environments of the mask `where` (N,)."""
         for env in np.flatnonzero(where[: self._num_drawn]).tolist():
-            self._paths[env], self._actions[env] = [self._location(env)], None
+            self._paths[env], self._actions[env] = [], None
+            self._note_look(env)
         self._show()
 
     def step(self, action: Any, num_actions: int | None, began: NDArray[np.bool_]) -> None:
@@ -52,12 +54,21 @@ class Renderer:
         for env in range(self._num_drawn):
             if not began[env]:
                 self._actions[env] = _take(action, None if num_actions is None else env)
-                self._paths[env].append(self._location(env))
+                if not self.task.terminated[env]:  # At the location that the last action names nobody looks.
+                    self._note_look(env)
         self.begin(began)
 
     def frame(self, env: int) -> Frame:
-        """What there is to draw of an environment."""
-        return self.task.frame(env, self._actions[env])
+        """What there is to draw of an environment; when its episode is over, the last look that was taken stays."""
+        gaze = getattr(self.task, "gaze", None)
+        if gaze is None or not self.task.terminated[env]:
+            return self.task.frame(env, self._actions[env])
+        named = gaze.locations[env].copy(), gaze.zooms[env]
+        gaze.locations[env], gaze.zooms[env] = self._paths[env][-1], self._zooms[env]
+        try:
+            return self.task.frame(env, self._actions[env])
+        finally:
+            gaze.locations[env], gaze.zooms[env] = named
 
     def path(self, env: int) -> NDArray:
         """The locations (m, 2) of this episode's glimpses."""
@@ -88,9 +99,10 @@ class Renderer:
         if self._window is not None and not self._window.is_closed:
             self._window.show(_tile(self._draw()))
 
-    def _location(self, env: int) -> NDArray:
+    def _note_look(self, env: int) -> None:
         gaze = getattr(self.task, "gaze", None)
-        return np.zeros(2) if gaze is None else gaze.locations[env].copy()
+        self._paths[env].append(np.zeros(2) if gaze is None else gaze.locations[env].copy())
+        self._zooms[env] = 0 if gaze is None else gaze.zooms[env]
 
 
 class Window:

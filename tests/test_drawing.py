@@ -86,7 +86,18 @@ def test_the_path_is_numbered_and_the_numbers_keep_apart():
         pairs[name] = len(green_numbers(draw(frame_of(black, look_at(black)), locations)))
     # 1; 1 and 2 at the same point hide nothing of each other; nor do twelve.
     assert pairs["one"] < pairs["twice"] < pairs["many"] / 5
-    assert not len(green_numbers(draw(frame_of(black, look_at(black)), np.repeat(path[:1], 13, axis=0))))  # Too many to read.
+
+
+@pytest.mark.parametrize(
+    ("length", "numbered"), [(12, range(1, 13)), (13, range(2, 13, 2)), (24, range(2, 25, 2)), (30, range(5, 31, 5))]
+)
+def test_long_paths_have_a_number_at_every_second_or_fifth_glimpse(length, numbered):
+    black, corners = np.zeros((20, 20), np.float32), np.array([(-0.9, -0.9), (0.9, 0.9)], np.float32)
+    # All numbered glimpses are at the top left, all others at the bottom right: there is no number.
+    path = np.array([corners[0 if turn in numbered else 1] for turn in range(1, length + 1)])
+    at = green_numbers(draw(frame_of(black, look_at(black)), path))
+    assert len(at)
+    assert at.max() < 240
 
 
 def test_bars_tell_whether_the_choice_is_right():

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import warnings
+from dataclasses import replace
 from itertools import pairwise
 
 import gymnasium as gym
@@ -74,6 +75,30 @@ def test_render_draws_the_frame_after_the_last_action_and_the_path():
     np.testing.assert_array_equal(env.render(), expected)
     action[:] = 0  # What the caller does to the action changes no picture.
     np.testing.assert_array_equal(env.render(), expected)
+
+
+@pytest.mark.parametrize("env_id", ["GlimpseClassification-v0", "GlimpseCatch-v0"])
+def test_the_look_that_the_last_action_names_is_not_drawn(env_id):
+    kwargs = {"size": 6, "initial_location": "center"} if "Catch" in env_id else {"num_glimpses": 2}
+    env, obs, terminated = make(env_id, num_scales=2, zoom_action=True, **kwargs), None, False
+    env.reset(seed=0)
+    at, zoom = [(0.0, 0.0)], 0
+    for turn in range(1, 10):
+        choices = {"move": 1} if "Catch" in env_id else {"class": 1}
+        action = {"location": np.array([0.125 * turn, -0.5], np.float32), "zoom": turn % 2, **choices}
+        obs, _, terminated, _, _ = env.step(action)
+        if terminated:
+            break
+        at, zoom = [*at, (0.125 * turn, -0.5)], turn % 2
+    assert len(at) == turn == (5 if "Catch" in env_id else 2)  # As many glimpses as actions.
+    looks = env.unwrapped.frame(action=action)
+    gaze = env.unwrapped.task.gaze
+    corners, widths = gaze.retina.corners(np.array(at[-1:], np.float32), np.array([zoom]))
+    glimpse = gaze.retina.look(gaze.scenes, np.array(at[-1:], np.float32), np.array([zoom]))[0]
+    look = ram_envs.Look(np.array(at[-1], np.float32), corners[0], widths[0], glimpse, zoom)
+    np.testing.assert_array_equal(env.render(), draw(replace(looks, look=look), np.array(at)))
+    assert gaze.locations[0].tolist() == obs["location"].tolist() == [0.125 * turn, -0.5]  # The environment stays as it is.
+    assert gaze.zooms[0] == turn % 2
 
 
 def rgb_images(height, width, num_classes=3):
