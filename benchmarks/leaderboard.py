@@ -16,6 +16,7 @@ from pathlib import Path
 if not __package__:  # A script finds only what lies beside it.
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from ram_envs.benchmarks.paper_tables import NO_RESULT, show_spread
 from ram_envs.benchmarks.plots import plot_aggregates, plot_curves, save_plot
 from ram_envs.benchmarks.results import Row, folder_of, read_results
 from ram_envs.benchmarks.scores import (
@@ -29,7 +30,7 @@ from ram_envs.benchmarks.scores import (
     scores_of,
     summarize,
 )
-from ram_envs.benchmarks.tables import NO_RESULT, image, link, markdown_table, show_spread
+from ram_envs.benchmarks.tables import image, link, markdown_table
 
 # What an algorithm sees and is told in an environment: in a table like is compared with like.
 KINDS = {

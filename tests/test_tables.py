@@ -11,24 +11,22 @@ pytest.importorskip("scipy")
 from finished_runs import publish_run
 
 from ram_envs.benchmarks.paper import TASKS, entry_of, gather
-from ram_envs.benchmarks.results import PROJECT, add_results, read_results
-from ram_envs.benchmarks.scores import Summary
-from ram_envs.benchmarks.tables import (
+from ram_envs.benchmarks.paper_tables import (
     attention_table,
+    first_reach,
     further_table,
     glimpses_table,
-    image,
-    link,
-    main,
     main_table,
-    markdown_table,
     others_table,
     panels,
-    replace_block,
     runs_table,
     show_commit,
     show_shortfall,
+    speed_table,
 )
+from ram_envs.benchmarks.results import PROJECT, add_results, read_results
+from ram_envs.benchmarks.scores import Summary
+from ram_envs.benchmarks.tables import image, link, main, markdown_table, replace_block
 
 MNIST, TRANSLATED, CATCH = "GlimpseMNIST-v0", "GlimpseTranslatedMNIST-v0", "GlimpseCatch-v0"
 PAGE = "Before.\n\n<!-- tables: begin -->\nold\n<!-- tables: end -->\n\nAfter.\n"
@@ -141,6 +139,23 @@ def test_the_runs_behind_each_entry():
     ]
     assert len(table.header) == 8
     assert show_commit(None) == "–"
+
+
+def test_how_soon_the_papers_figure_is_reached():
+    curve = {"timesteps": np.array([1e6, 2e6, 4e6]), "cpu_seconds": np.array([10.0, 20.0, 40.0])}
+    curve["success"] = np.array([0.98, 0.9893, 0.995])
+    assert first_reach(curve, 1.07, False) == (2e6, 20.0)  # An error of at most 1.07 %.
+    assert first_reach(curve, 98.0, True) == (1e6, 10.0)  # At least 98 % caught.
+    assert first_reach(curve, 0.4, False) is None
+    rows = []
+    for seed, success in enumerate(([0.98, 0.99, 0.99], [0.98, 0.98, 0.99])):
+        own = {"success": success, "timesteps": [1e6, 2e6, 4e6], "cpu_seconds": [10, 20, 41]}
+        rows.append({**make_result(MNIST, seed, 1.0), "curve": own})
+    table = speed_table(entries_of(*rows))
+    assert rows_of(table, "MNIST") == [["1.07", "3.00 ± 1.41", "30"]]
+    assert rows_of(table, "Catch") == [["85", "–", "–"]]
+    rows[0]["curve"]["success"] = [0.5, 0.5, 0.5]  # A run that does not get there.
+    assert rows_of(speed_table(entries_of(*rows)), "MNIST") == [["1.07", "–", "–"]]
 
 
 def test_curves_say_where_a_gpu_took_part():
