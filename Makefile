@@ -44,9 +44,10 @@ $(VENV)/.train: setup.cfg pyproject.toml constraints.txt
 	$(PIP_INSTALL) -e ".[train,contrib,search,test]"
 	touch $@
 
-$(VENV)/.dev: $(VENV)/.train
+$(VENV)/.dev: setup.cfg pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
 	$(PIP_INSTALL) -e ".[train,contrib,search,test,dev,docs]"
-	touch $@
+	touch $(VENV)/.train $@
 
 clean:
 	rm -rf $(VENV)
