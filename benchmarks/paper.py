@@ -105,6 +105,14 @@ FURTHER = (
         others_figure=1.51,
         goal=1.51,
     ),
+    FurtherTask(  # As many pieces of clutter for the area as on 100x100. Known: a public DRAM with a context network, 8 glimpses of 20x20.
+        env_id="GlimpseClutteredMNIST100-v0",
+        title="Cluttered 250x250, 12x12, 5 scales",
+        preset="wide",
+        options={"canvas_size": 250, "num_clutter": 50, "num_scales": 5},
+        others_figure=12.2,
+        goal=6.0,
+    ),
     FurtherTask(  # 24 columns x 3 speeds x 23 places of the paddle, and nobody says where to look first.
         env_id="GlimpseCatch-v0",
         title="Catch, paddle and first look anywhere, balls caught",
