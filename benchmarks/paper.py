@@ -105,7 +105,7 @@ FURTHER = (
         others_figure=1.51,
         goal=1.51,
     ),
-    FurtherTask(  # As many pieces of clutter for the area as on 100x100. Known: a public DRAM with a context network, 8 glimpses of 20x20.
+    FurtherTask(  # As much clutter for the area as on 100x100. Known: a public DRAM with a context network, 8 glimpses of 20x20.
         env_id="GlimpseClutteredMNIST100-v0",
         title="Cluttered 250x250, 12x12, 5 scales",
         preset="wide",
