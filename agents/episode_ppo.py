@@ -20,8 +20,8 @@ from torch.nn.modules.dropout import _DropoutNd
 from .cores import State
 from .extractor import default_extractor
 from .glimpse_networks import find_class, init_linear
-from .losses import baseline_loss, policy_loss
-from .on_policy import Batch, EpisodeAlgorithm, OnPolicyHyperparams
+from .losses import Batch, baseline_loss, policy_loss
+from .on_policy import EpisodeAlgorithm, OnPolicyHyperparams
 from .policy import CORES
 from .recurrent import Actions, CorePolicy, Observations, Options
 

@@ -6,6 +6,7 @@ T is the number of steps of a rollout, N the number of environments.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,28 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.utils._pytree import tree_map_only
+
+
+@dataclass
+class Batch:
+    """What the losses need of a rollout beside the model's outputs: (T, N, ...) each."""
+
+    actions: tuple[Tensor, ...]  # Their parts, as they were sampled.
+    advantages: Tensor
+    returns: Tensor
+    looked_at: Tensor  # 0 where an episode ended: nobody looks at the location that its last step names
+    labels: Tensor | None
+    old_log_probs: Tensor | None  # (T, N, P), of each part of the actions when they were drawn; None: once is enough
+    clip_range: float
+
+    def old(self, part: int) -> Tensor | None:
+        """The old log-probabilities (T, N) of a part of the actions."""
+        return None if self.old_log_probs is None else self.old_log_probs[..., part]
+
+    def of(self, envs: NDArray) -> Batch:
+        """The same of some environments."""
+        return Batch(**tree_map_only(Tensor, lambda part: part[:, envs], vars(self)))
 
 
 def location_log_prob(location: Tensor, mean: Tensor, std: float) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar, TypeVar, cast
 
 import gymnasium as gym
@@ -18,13 +18,13 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedul
 from stable_baselines3.common.utils import obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
-from torch.utils._pytree import tree_leaves, tree_map, tree_map_only
+from torch.utils._pytree import tree_leaves
 
 from .cores import State
 from .cuda_graphs import StepGraphs
-from .losses import advantages_and_returns
+from .losses import Batch, advantages_and_returns
 from .optimizers import start_average
-from .recurrent import Actions, CorePolicy, Observations, Options, Outputs, map_obs, old_names
+from .recurrent import CorePolicy, Options, Rollout, map_obs, old_names, stack
 from .vec_env import Infos, info_array, wrap_env
 
 _Algorithm = TypeVar("_Algorithm", bound="EpisodeAlgorithm")
@@ -63,49 +63,6 @@ class OnPolicyHyperparams(Options):
         "clip_range": (1e-6, 1 - 1e-6),
     }
     above_zero: ClassVar[tuple[str, ...]] = ("max_grad_norm",)
-
-
-@dataclass
-class Rollout:
-    """T steps of N environments, as they come in."""
-
-    first_state: State = ()  # Before the first step.
-    observations: list[Observations] = field(default_factory=list)  # T of (N, ...), where the network is run again
-    episode_starts: list[NDArray] = field(default_factory=list)  # T of (N,)
-    outputs: list[Outputs] = field(default_factory=list)  # T of (N, ...), with their graph where that is kept
-    actions: list[Actions] = field(default_factory=list)  # T of (N, ...) for each part, as sampled: not clipped
-    rewards: list[NDArray] = field(default_factory=list)  # T of (N,)
-    dones: list[NDArray] = field(default_factory=list)  # T of (N,)
-    infos: list[Any] = field(default_factory=list)  # T of N dicts
-    last_values: NDArray | None = None  # (N,), the baseline after the last step
-
-    def __len__(self) -> int:
-        return len(self.rewards)
-
-    def stacked_outputs(self) -> Any:
-        """The outputs of all steps, without the states: (T, N, ...)."""
-        return stack([output._replace(state=()) for output in self.outputs])  # type: ignore[attr-defined]
-
-
-@dataclass
-class Batch:
-    """What the losses need of a rollout beside the model's outputs: (T, N, ...) each."""
-
-    actions: Actions
-    advantages: Tensor
-    returns: Tensor
-    looked_at: Tensor  # 0 where an episode ended: nobody looks at the location that its last step names
-    labels: Tensor | None
-    old_log_probs: Tensor | None  # (T, N, P), of each part of the actions when they were drawn; None: once is enough
-    clip_range: float
-
-    def old(self, part: int) -> Tensor | None:
-        """The old log-probabilities (T, N) of a part of the actions."""
-        return None if self.old_log_probs is None else self.old_log_probs[..., part]
-
-    def of(self, envs: NDArray) -> Batch:
-        """The same of some environments."""
-        return Batch(**tree_map_only(Tensor, lambda part: part[:, envs], vars(self)))
 
 
 class EpisodeAlgorithm(OnPolicyAlgorithm):
@@ -407,8 +364,3 @@ class EpisodeAlgorithm(OnPolicyAlgorithm):
 
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "_state", "_new_state", "_graphs"]
-
-
-def stack(items: list[Any]) -> Any:
-    """T observations or outputs of (N, ...) as one of (T, N, ...): tensors, and dicts and tuples of them."""
-    return tree_map(lambda *parts: torch.stack(parts), *items)

@@ -12,9 +12,10 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
-from .losses import baseline_loss, choice_entropy, classification_loss, gains, policy_loss
-from .on_policy import Batch, EpisodeAlgorithm, OnPolicyHyperparams, Rollout
+from .losses import Batch, baseline_loss, choice_entropy, classification_loss, gains, policy_loss
+from .on_policy import EpisodeAlgorithm, OnPolicyHyperparams
 from .policy import Outputs, RAMPolicy, current_names
+from .recurrent import Rollout
 from .vec_env import stack_infos
 
 

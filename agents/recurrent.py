@@ -1,4 +1,4 @@
-"""What recurrent policies share: a state carried from step to step, whole rollouts at once, and SB3's `predict` with a state."""
+"""What recurrent policies share: a state carried from step to step, rollouts of whole episodes, SB3's `predict` with a state."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 import typing
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from numbers import Real
 from typing import Any, ClassVar, Protocol, TypeVar
 
@@ -20,6 +20,7 @@ from stable_baselines3.common.type_aliases import PyTorchObs
 from stable_baselines3.common.utils import LinearSchedule
 from torch import Tensor
 from torch.optim import Optimizer
+from torch.utils._pytree import tree_map
 
 from .cores import State
 
@@ -111,6 +112,28 @@ class Outputs(Protocol):
 
     value: Tensor  # (...), the baseline b_t
     state: State  # for the next step
+
+
+@dataclass
+class Rollout:
+    """T steps of N environments, as they come in."""
+
+    first_state: State = ()  # Before the first step.
+    observations: list[Observations] = field(default_factory=list)  # T of (N, ...), where the network is run again
+    episode_starts: list[NDArray] = field(default_factory=list)  # T of (N,)
+    outputs: list[Outputs] = field(default_factory=list)  # T of (N, ...), with their graph where that is kept
+    actions: list[Actions] = field(default_factory=list)  # T of (N, ...) for each part, as sampled: not clipped
+    rewards: list[NDArray] = field(default_factory=list)  # T of (N,)
+    dones: list[NDArray] = field(default_factory=list)  # T of (N,)
+    infos: list[Any] = field(default_factory=list)  # T of N dicts
+    last_values: NDArray | None = None  # (N,), the baseline after the last step
+
+    def __len__(self) -> int:
+        return len(self.rewards)
+
+    def stacked_outputs(self) -> Any:
+        """The outputs of all steps, without the states: (T, N, ...)."""
+        return stack([output._replace(state=()) for output in self.outputs])  # type: ignore[attr-defined]
 
 
 class CorePolicy(BasePolicy):
@@ -245,3 +268,8 @@ def map_obs(function: Callable[[Tensor], Tensor], obs: Observations) -> Observat
 def num_rows(obs: Observations) -> int:
     """N."""
     return len(next(iter(obs.values())) if isinstance(obs, dict) else obs)
+
+
+def stack(items: list[Any]) -> Any:
+    """T observations or outputs of (N, ...) as one of (T, N, ...): tensors, and dicts and tuples of them."""
+    return tree_map(lambda *parts: torch.stack(parts), *items)

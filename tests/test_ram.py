@@ -15,7 +15,7 @@ from stable_baselines3.common.logger import configure
 from stable_baselines3.common.utils import LinearSchedule
 
 from ram_envs.agents import RAM, load_pretrained, make_vec_env
-from ram_envs.agents.on_policy import Batch
+from ram_envs.agents.losses import Batch
 from ram_envs.agents.policy import Outputs
 
 T = 4

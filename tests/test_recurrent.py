@@ -13,10 +13,10 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from ram_envs.agents import EpisodePPO
-from ram_envs.agents.on_policy import OnPolicyHyperparams, stack
+from ram_envs.agents.on_policy import OnPolicyHyperparams
 from ram_envs.agents.policy import RAMPolicyOptions
 from ram_envs.agents.ram import RAMHyperparams
-from ram_envs.agents.recurrent import CorePolicy, Options, map_obs, num_rows, parse_schedule
+from ram_envs.agents.recurrent import CorePolicy, Options, map_obs, num_rows, parse_schedule, stack
 
 
 class Counted(NamedTuple):
