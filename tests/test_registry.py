@@ -167,6 +167,17 @@ def test_a_missing_package_is_named(monkeypatch):
         make_model("recurrent_ppo", make_env("recurrent_ppo", "GlimpseCatch-v0"))
 
 
+def test_hyperparameters_that_there_are_not_are_named_with_those_that_there_are():
+    register_algorithm("narrow", lambda env, seed, width=3: None, "Nothing.")
+    for name, unknown, known in (
+        ("ppo", "normalize", "learning_rate, n_steps, batch_size, .*, policy_kwargs, verbose$"),  # rl_zoo3's.
+        ("ppo", "seed", "learning_rate, .*"),
+        ("narrow", "with", "width$"),
+    ):
+        with pytest.raises(ValueError, match=f"{unknown} is not a hyperparameter of {name}: {known}"):
+            get_algorithm(name).make(make_env(name, "GlimpseCatch-v0"), {unknown: True}, seed=0)
+
+
 @pytest.mark.parametrize("name", ["a2c", "sac"])
 def test_hyperparameters_are_not_written_to(name):
     """SB3's models write into the policy_kwargs that they are given."""

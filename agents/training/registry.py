@@ -23,6 +23,9 @@ FORMATS = {"box": spaces.Box, "discrete": spaces.Discrete, "multidiscrete": spac
 EXTRAS = {"sb3_contrib": "contrib"}  # Packages that only some algorithms need, and the extra that brings them.
 WHOLE_SCENE = {"num_scales": 1, "num_glimpses": 1, "initial_location": "center", "glimpse_size": "scene"}
 
+# What `Algorithm.make` itself gives an algorithm.
+_NOT_HYPERPARAMS = ("policy", "env", "seed", "device", "tensorboard_log", "_init_setup_model")
+
 
 @dataclass(frozen=True)
 class Algorithm:
@@ -106,8 +109,9 @@ class Algorithm:
         """A new model; kwargs are SB3's `device` and `tensorboard_log`.
 
         Raises:
-            ValueError: it can't learn in this environment; the message says why.
+            ValueError: it can't learn in this environment, or has no hyperparameter of a name; the message says why.
         """
+        self._check_names(hyperparams)
         needs_labels = self.sees_scene and env.has_attr("has_labels")
         if reason := self.reason_against(env.action_space, needs_labels and env.get_attr("has_labels")[0]):
             raise ValueError(f"{self.name} can't learn in this environment: {reason}")
@@ -121,6 +125,14 @@ class Algorithm:
         kind = "MultiInput" if isinstance(env.observation_space, spaces.Dict) else "Mlp"
         policy = hyperparams.pop("policy", self.policy.replace("Input", kind))
         return target(policy, env, seed=seed, **kwargs, **hyperparams)
+
+    def _check_names(self, hyperparams: dict[str, Any]) -> None:
+        parameters = inspect.signature(self.resolve()).parameters
+        if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+            return
+        known = [name for name in parameters if name not in _NOT_HYPERPARAMS]
+        if unknown := [name for name in hyperparams if name not in (*known, "policy")]:
+            raise ValueError(f"{unknown[0]} is not a hyperparameter of {self.name}: {', '.join(known)}")
 
     def load(self, path: Any, env: VecEnv | None = None, **kwargs: Any) -> BaseAlgorithm:
         """A saved model; path and kwargs are those of SB3's `load`.
