@@ -145,12 +145,12 @@ _OLD_NAMES = {
     "location_gain": "location_scale",
     "muon_gain": "muon_scale",
 }
-_GONE = ("scan_start", "path_start")  # The path to begin with, of which the weights hold what became of it.
+GONE = ("scan_start", "path_start")  # The path to begin with, of which the weights hold what became of it.
 
 
 def current_names(stored: dict[str, Any]) -> dict[str, Any]:
     """The policy_kwargs of a stored model, by their names of today."""
-    return {_OLD_NAMES.get(name, name): value for name, value in stored.items() if name not in _GONE}
+    return {_OLD_NAMES.get(name, name): value for name, value in stored.items() if name not in GONE}
 
 
 class Outputs(NamedTuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from .losses import Batch, baseline_loss, choice_entropy, classification_loss, gains, policy_loss
 from .on_policy import EpisodeAlgorithm, OnPolicyHyperparams
-from .policy import Outputs, RAMPolicy, current_names
+from .policy import GONE, Outputs, RAMPolicy, current_names
 from .recurrent import Rollout
 from .vec_env import stack_infos
 
@@ -155,6 +156,9 @@ class RAM(EpisodeAlgorithm):
         self._check_env()
 
     def _setup_model(self) -> None:
+        if gone := [name for name in GONE if self.policy_kwargs.get(name) is not None]:
+            left_out = f"{gone[0]} is no option any more and is left out"
+            warnings.warn(f"{left_out}: a new path begins at random, and stored weights hold their own", stacklevel=2)
         self.policy_kwargs = current_names(self.policy_kwargs)
         if "location_policy" in vars(self):  # A model stored by version 0.1.0.
             self.policy_kwargs.setdefault("location_policy", vars(self).pop("location_policy"))

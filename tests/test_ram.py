@@ -269,6 +269,11 @@ def test_options_by_the_names_of_version_0_1_0():
     assert (options.path_steps, options.path_scale, options.location_scale) == (2, 1.5, 0.2)
 
 
+def test_a_path_to_begin_with_is_no_option_any_more():
+    with pytest.warns(UserWarning, match="path_start is no option any more and is left out: a new path begins at random"):
+        make_model(policy_kwargs={"path_steps": 2, "path_start": [[0.5, 0.5]]})
+
+
 def test_set_parameters_and_set_env():
     model, other = make_model(), make_model()
     model.learn(16 * T)
