@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, TypeVar, cast
@@ -37,7 +38,7 @@ class OnPolicyHyperparams(Options):
     learning_rate: float | Schedule = 1e-3  # A number, or a function of the remaining progress (1 to 0).
     n_steps: int | None = None  # Steps of each environment to an update; None: until every environment has ended an episode.
     n_epochs: int = 1  # How often a rollout is learned from.
-    n_minibatches: int = 1  # The parts into which the environments of a rollout are split each time.
+    n_minibatches: int = 1  # The parts into which the environments of a rollout are split each time, at most one for each.
     clip_range: float | Schedule = 0.2
     """How far PPO lets an action's probability go: 1 - clip_range to 1 + clip_range times; a number, or a function as above."""
 
@@ -141,6 +142,9 @@ class EpisodeAlgorithm(OnPolicyAlgorithm):
         self.hyperparams_class(**{field.name: getattr(self, field.name) for field in fields(self.hyperparams_class)})
         if self.env is not None and self.normalize_advantage and self.n_steps == self.n_envs == 1:
             raise ValueError("normalize_advantage needs more than one step of one environment to an update, got n_steps=1")
+        if self.env is not None and self.n_envs < self.n_minibatches != self.hyperparams_class.n_minibatches:
+            parts = f"a rollout is split by environments, of which there are {self.n_envs}, and not into more parts"
+            warnings.warn(f"{parts}: n_minibatches={self.n_minibatches} counts as {self.n_envs}", stacklevel=2)
         self._setup_lr_schedule()
         self.set_random_seed(self.seed)
         self.rollout_buffer = Rollout()

@@ -59,7 +59,7 @@ class Options:
         if not in_range:
             kind = "whole number" if float not in kinds else "number" if math.isfinite(high) else "finite number"
             bounds = (
-                f" from {low:g} to {high:g}" if math.isfinite(high) else f" of at least {low:g}" if math.isfinite(low) else ""
+                f" from {low:g} to {high:.10g}" if math.isfinite(high) else f" of at least {low:g}" if math.isfinite(low) else ""
             )
             bounds = " above 0" if name in self.above_zero else bounds
             raise ValueError(f"{name} must be a {kind}{bounds}, got {value!r}")

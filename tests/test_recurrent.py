@@ -181,6 +181,11 @@ def test_unknown_options_are_named_beside_the_known():
         Some.of({"size": 3, "share": 0.5, "gain": 1})
 
 
+def test_bounds_are_written_in_full():
+    with pytest.raises(ValueError, match=r"^n_epochs must be a whole number from 1 to 2147483648, got 0$"):
+        OnPolicyHyperparams(n_epochs=0)
+
+
 @pytest.mark.parametrize(
     ("options", "bad"),
     [
