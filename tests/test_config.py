@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-pytest.importorskip("torch")
+torch = pytest.importorskip("torch")
 
 import few_games
 import numpy as np
@@ -75,6 +75,14 @@ def test_frames_to_stack_are_a_hyperparameter():
 def test_bad_values_are_named(changes, message):
     with pytest.raises(ValueError, match=message):
         RunConfig(**{"env": "GlimpseCatch-v0", "folder": "", **changes})
+
+
+def test_a_gpu_that_there_is_not_is_no_cpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert RunConfig("GlimpseCatch-v0", device="auto").device == "auto"
+    for device in ("cuda", "cuda:1"):
+        with pytest.raises(ValueError, match=f'device must be "cpu" or "auto" where torch finds no GPU, got {device!r}'):
+            RunConfig("GlimpseCatch-v0", device=device)
 
 
 def test_hyperparameters_are_read_for_one_environment(tmp_path):

@@ -415,7 +415,8 @@ def test_runs_of_other_versions_are_not_resumed(tmp_path):
         ({"hyperparams": {"n_envs": "4"}, "n_envs": None}, ValueError, "n_envs must be a whole number of at least 1, got '4'"),
         ({"n_envs": 161}, ValueError, "n_timesteps must be at least n_envs, one step of each environment, got 160 and 161"),
         ({"trained_agent": "nowhere.zip"}, FileNotFoundError, "there is no trained agent nowhere.zip"),
-        ({"device": "foo"}, RuntimeError, "foo"),
+        ({"device": "foo"}, ValueError, "device must be .auto. or torch's .* or another, got 'foo'"),
+        ({"trained_agent": __file__}, ValueError, r"test_run.py is no saved model: those are zips that"),
         ({"env_kwargs": {"sise": 6}}, TypeError, "sise"),
         (
             {"preset": "fast"},

@@ -77,6 +77,7 @@ class RunConfig:
             raise ValueError(f"clock must be one of {CLOCKS}, got {self.clock!r}")
         if "frame_stack" in self.env_kwargs:
             raise ValueError("env_kwargs can't hold frame_stack, which is a hyperparameter: -params frame_stack:NUMBER")
+        _check_device(self.device)
         get_algorithm(self.algo)
         if self.trained_agent == PRETRAINED and self.algo != "ram":
             raise ValueError(f'trained_agent="{PRETRAINED}" is an agent of the algorithm "ram", got algo={self.algo!r}')
@@ -94,6 +95,15 @@ class RunConfig:
     def is_foreign(self) -> bool:
         """Whether the trained agent is SB3's zip from elsewhere."""
         return self.trained_agent not in (None, PRETRAINED) and self.agent_run is None
+
+
+def _check_device(device: str) -> None:
+    try:
+        kind = torch.device("cpu" if device == "auto" else device).type
+    except RuntimeError as error:
+        raise ValueError(f'device must be "auto" or torch\'s "cpu", "cuda", "cuda:1" or another, got {device!r}') from error
+    if kind == "cuda" and not torch.cuda.is_available():  # Stable-Baselines3 would take the CPU without a word.
+        raise ValueError(f'device must be "cpu" or "auto" where torch finds no GPU, got {device!r}')
 
 
 def run_of(trained_agent: str | None) -> Path | None:

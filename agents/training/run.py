@@ -10,6 +10,7 @@ import shutil
 import signal
 import threading
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field
@@ -260,7 +261,8 @@ def load_agent(run: Run, env: VecMonitor) -> BaseAlgorithm:
     """The trained agent that the run's config names, with the run's hyperparameters and seed.
 
     Raises:
-        ValueError: it does not fit the environment, or its file holds code that runs when it is loaded, and `trust` is not set.
+        ValueError: it does not fit the environment, its file is no saved model, or holds code that runs when it is loaded and
+            `trust` is not set.
         FileNotFoundError: there is no such file.
     """
     config, algorithm = run.config, get_algorithm(run.config.algo)
@@ -270,6 +272,8 @@ def load_agent(run: Run, env: VecMonitor) -> BaseAlgorithm:
     path = path / "best_model.zip" if path.is_dir() else path
     if not path.exists():
         raise FileNotFoundError(f"there is no trained agent {path}")
+    if not zipfile.is_zipfile(path):
+        raise ValueError(f"{path} is no saved model: those are zips that Stable-Baselines3's save() writes")
     if not config.is_foreign and not inspect.isgeneratorfunction(algorithm.target):
         model = make_model(run, algorithm, env)
         checkpoints.load_weights(model, path)
