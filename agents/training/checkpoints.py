@@ -41,7 +41,11 @@ _NEW, _STATES = {"tensorboard_log", "verbose", "start_time"}, ("_state", "_last_
 
 @contextmanager
 def written(path: Path) -> Iterator[BufferedRandom]:
-    """A file for what shall be at `path`, which it takes when all is on the disk: a stop leaves the old file or the new one."""
+    """A file for what shall be at `path`, which it takes when all is on the disk: a stop leaves the old file or the new one.
+
+    Raises:
+        OSError: it can't be written; the message names it.
+    """
     partial = path.with_name(f"{path.name}.partial")
     try:
         with partial.open("w+b") as file:
@@ -49,8 +53,10 @@ def written(path: Path) -> Iterator[BufferedRandom]:
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
-    except BaseException:
+    except BaseException as error:
         partial.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.strerror and error.filename is None:  # Such as a disk that is full.
+            raise OSError(error.errno, f"{path} can't be written: {error.strerror}") from error
         raise
     _sync(path.parent)
 
