@@ -341,7 +341,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
     with pytest.raises(TypeError), written(path) as file:
         file.write(b"two" + "three")
     assert [one.read_bytes() for one in tmp_path.iterdir()] == ["one ü".encode()]
-    with pytest.raises(OSError, match="file can't be written: No space left on device$"), written(path):
+    with pytest.raises(OSError, match=r"file can't be written: No space left on device$"), written(path):
         raise OSError(errno.ENOSPC, "No space left on device")
     (folder := tmp_path / "folder").mkdir()
     with pytest.raises(ZeroDivisionError), written(folder / "file"):  # What happened is told, not what came of it.
