@@ -81,6 +81,7 @@ class Catch(Task):
 
     def begin(self, where: NDArray[np.bool_], options: dict[str, Any]) -> None:
         """New balls; `options` may hold "ball_column" and "ball_speed", a number or (N,) numbers each."""
+        where = self.mask(where)
         columns = self._check_option("ball_column", options, list(range(self.width)))
         speeds = self._check_option("ball_speed", options, self.ball_speeds.tolist())
         # Five draws for each game, whether they are used or not: options do not shift the streams.
@@ -105,7 +106,9 @@ class Catch(Task):
         return self._play(moves.reshape(-1), where)
 
     def _play(self, moves: NDArray[np.int64], where: NDArray[np.bool_] | None) -> NDArray[np.float64]:
-        where = self._everywhere if where is None else where
+        if len(moves) != self.num_envs:
+            raise ValueError(f"num_actions must be {self.num_envs}, the number of environments, got {len(moves)}")
+        where = self._everywhere if where is None else self.mask(where)
         self._draw(where, 0)
         _advance(moves, where, self.scene_shape, self.ball, self.speed, self.paddle, self.terminated, self.caught)
         self._draw(where, 255)
@@ -113,6 +116,11 @@ class Catch(Task):
 
     def _draw(self, where: NDArray[np.bool_], grey: int) -> None:
         _draw_pixels(self.screens, self.margin, self.scene_shape, self.ball, self.paddle, where, grey)
+
+    def state_bounds(self) -> dict[str, tuple[Any, Any]]:
+        """See `Task.state_bounds`."""
+        fastest, last = int(abs(self.ball_speeds).max()), (self.width - 1, self.height - 1)
+        return {"ball": ((0, 0), last), "speed": (-fastest, fastest), "paddle": (0, self.width - PADDLE_WIDTH)}
 
     def observe(self) -> Any:
         """The screens (N, height, width), 0 or 1."""
@@ -212,6 +220,10 @@ class GlimpseCatch(Catch):
         self.gaze.look(locations, choices.get("zoom"), where)
         return rewards
 
+    def state_bounds(self) -> dict[str, tuple[Any, Any]]:
+        """See `Task.state_bounds`."""
+        return {**super().state_bounds(), **self.gaze.state_bounds()}
+
     def observe(self) -> dict[str, NDArray[np.float32]]:
         """See `Gaze.observe`."""
         return self.gaze.observe()
@@ -240,7 +252,7 @@ class GlimpseCatch(Catch):
 def _advance(moves, where, shape, ball, speed, paddle, terminated, caught):
     height, width = shape
     for n in range(len(moves)):
-        if not where[n]:
+        if not where[n] or ball[n, 1] >= height - 1:
             continue
         paddle[n] = min(max(paddle[n] + moves[n] - 1, 0), width - PADDLE_WIDTH)
         column, last = ball[n, 0] + speed[n], width - 1

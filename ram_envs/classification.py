@@ -267,11 +267,19 @@ class GlimpseClassification(Task):
         """Everything that the next steps depend on, as copies; pickles."""
         return {"order_key": None if self._order is None else self._order.key, **super().get_state()}
 
+    def state_bounds(self) -> dict[str, tuple[Any, Any]]:
+        """See `Task.state_bounds`."""
+        last = {"index": self.num_images - 1, "labels": self.choices["class"] - 1, "steps": self.num_glimpses, "episodes": 2**62}
+        return {**{name: (0, most) for name, most in last.items()}, **self.gaze.state_bounds()}
+
     def set_state(self, state: dict[str, Any]) -> None:
-        """Continue where `get_state` was called, in a task made with the same arguments."""
-        if state["order_key"] is not None:
-            self._order = EpochOrder(self.num_images, self.num_envs, state["order_key"])
+        """See `Task.set_state`."""
+        key = state.get("order_key") if isinstance(state, dict) else None
+        if key is not None and (type(key) is not int or not 0 <= key < 2**64):
+            raise ValueError(f"state['order_key'] must be a whole number below 2**64 or None, got {key!r}")
         super().set_state(state)
+        if key is not None:
+            self._order = EpochOrder(self.num_images, self.num_envs, key)
 
     def _check_index(self, options: dict[str, Any]) -> NDArray[np.int64] | None:
         """`options["index"]` as (N,), None where it is not given."""

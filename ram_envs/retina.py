@@ -229,6 +229,10 @@ class Gaze:
         if zooms is not None:
             np.copyto(self.zooms, zooms, where=True if where is None else where)
 
+    def state_bounds(self) -> dict[str, tuple[Any, Any]]:
+        """See `Task.state_bounds`."""
+        return {"gaze.locations": (-1.0, 1.0), "gaze.zooms": (0, self.retina.num_zooms - 1)}
+
     def observe(self) -> dict[str, NDArray[np.float32]]:
         """What the agents see.
 

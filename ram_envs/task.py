@@ -7,6 +7,7 @@ it an environment. See docs/own-task.md.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any, ClassVar
@@ -81,6 +82,18 @@ class Task:
     split: str | None = None
     num_images: int | None = None
 
+    def mask(self, where: Any) -> NDArray[np.bool_]:
+        """A mask (N,) of environments; None: all.
+
+        Raises:
+            ValueError: it is none.
+        """
+        if where is None:
+            return np.ones(self.num_envs, np.bool_)
+        if not isinstance(where, np.ndarray) or where.dtype != np.bool_ or where.shape != (self.num_envs,):
+            raise ValueError(f"where must be a mask ({self.num_envs},) of truths, or None for all, got {where!r}")
+        return where
+
     def seed(self, keys: NDArray[np.uint64], where: NDArray[np.bool_]) -> None:
         """Give the environments of the mask `where` (N,) new random streams, keyed by keys (m,)."""
         self.streams[where] = start_streams(keys)
@@ -143,14 +156,43 @@ class Task:
         """Everything that the next steps depend on, as copies; pickles."""
         return {name: attrgetter(name)(self).copy() for name in self.state_names}
 
+    def state_bounds(self) -> dict[str, tuple[Any, Any]]:
+        """The least and the largest value of states out of `state_names` that are used as places in arrays."""
+        return {}
+
     def set_state(self, state: dict[str, Any]) -> None:
-        """Continue where `get_state` was called, in a task made with the same arguments."""
-        for name in self.state_names:
-            attrgetter(name)(self)[...] = state[name]
+        """Continue where `get_state` was called, in a task made with the same arguments.
+
+        Raises:
+            ValueError: the state is that of another task, or out of its bounds; nothing has changed then.
+        """
+        bounds = self.state_bounds()
+        own = {name: attrgetter(name)(self) for name in self.state_names}
+        checked = {name: check_state(state, name, array, *bounds.get(name, ())) for name, array in own.items()}
+        for name, array in checked.items():
+            own[name][...] = array
 
     def __reduce__(self) -> Any:
         """A copy is made anew and given the state: it loads its data set by name, and its scenes have the room they need."""
         return _make_copy, (type(self), self.num_envs, self.options, self.get_state())
+
+
+def check_state(state: Any, name: str, own: NDArray, low: Any = None, high: Any = None) -> NDArray:
+    """`state[name]`, which must be an array as one's `own`, within bounds where there are any.
+
+    Raises:
+        ValueError: it is something else; the message says what.
+    """
+    if not isinstance(state, Mapping) or name not in state:
+        held = list(state) if isinstance(state, Mapping) else type(state).__name__
+        raise ValueError(f"state must hold {name!r}, as get_state gives it, got {held}")
+    given = np.asarray(state[name], None if isinstance(state[name], np.ndarray) else object)
+    if given.shape != own.shape or given.dtype.kind != own.dtype.kind:
+        kinds = [f"{array.dtype} of the shape {array.shape}" for array in (own, given)]
+        raise ValueError(f"state[{name!r}] must be {kinds[0]} in environments made like these, got {kinds[1]}")
+    if low is not None and not ((given >= low) & (given <= high)).all():
+        raise ValueError(f"state[{name!r}] must lie between {low} and {high}, got {given!r}")
+    return given
 
 
 def _make_copy(task_class: type[Task], num_envs: int, options: dict[str, Any], state: dict[str, Any]) -> Task:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from ram_envs.env import TaskEnv, check_reset_options, fits_memory
 from ram_envs.rendering import RENDER_MODES
 from ram_envs.sampling import draw_keys
+from ram_envs.task import check_state
 
 
 class GlimpseVectorEnv(TaskEnv, VectorEnv):
@@ -151,10 +152,23 @@ class GlimpseVectorEnv(TaskEnv, VectorEnv):
         }
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Continue where `get_state` was called, in environments made with the same arguments."""
+        """Continue where `get_state` was called, in environments made with the same arguments.
+
+        Raises:
+            ValueError: the state is that of other environments, or none; nothing has changed then.
+        """
+        if not isinstance(state, dict) or not {"task", "done", "is_seeded"} <= state.keys():
+            raise ValueError(f"state must be what get_state gives, got {list(state) if isinstance(state, dict) else state!r}")
+        done, seeded = state["done"], state["is_seeded"]
+        if done is not None:
+            done = check_state(state, "done", np.zeros(self.num_envs, np.bool_)).copy()
+        if not isinstance(seeded, (bool, np.bool_)):
+            raise ValueError(f"state['is_seeded'] must be True or False, got {seeded!r}")
+        elapsed = self._elapsed
+        if "elapsed" in state:  # Not stored by version 0.1.0.
+            elapsed = check_state(state, "elapsed", self._elapsed, 0, 2**62).copy()
         self.task.set_state(state["task"])
-        self._done, self._is_seeded = state["done"], state["is_seeded"]
-        self._elapsed = state.get("elapsed", self._elapsed).copy()  # Not stored by version 0.1.0.
+        self._done, self._is_seeded, self._elapsed = done, bool(seeded), elapsed
         if self._renderer is not None and self._done is not None:
             self._renderer.begin(np.ones(self.num_envs, np.bool_))
 

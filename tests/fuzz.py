@@ -239,6 +239,38 @@ def actions(task, num_envs, form, action, spoilt):
         assert are_equal(one, other) and all(map(np.array_equal, results[:3], others[:3]))
 
 
+SPOILT_STATES = lists(tuples(whole(0, 15), whole(0, 40), one_of(WHOLE, NUMBERS, NUMBERS, ROWS, anything)), 2)
+
+
+@fuzzes(task=TASK, spoilt=SPOILT_STATES)
+def states(task, spoilt):
+    """A state with other values: it is played on, or refused and changes nothing."""
+    env, untouched = make(task, 2), make(task, 2)
+    for one in (env, untouched):
+        one.reset(seed=0)
+    state = env.get_state()
+    places = [*((state["task"], name) for name in state["task"]), *((state, name) for name in ("done", "elapsed", "is_seeded"))]
+    for place, item, value in spoilt:
+        holder, name = places[place % len(places)]
+        changed = np.array(holder[name])
+        try:
+            changed.flat[item % changed.size] = value
+        except (TypeError, ValueError, OverflowError):
+            changed = value
+        holder[name] = changed
+    refused = True
+    with refused_clearly():
+        env.set_state(state)
+        refused = False
+    for _ in range(3):
+        with refused_clearly():  # There may be no episode under way in this state.
+            observation, *results = env.step(fitting(untouched))
+            check_observation(env.observation_space, observation)
+        if refused:
+            other, *others = untouched.step(fitting(untouched))
+            assert are_equal(observation, other) and all(map(np.array_equal, results[:3], others[:3]))
+
+
 @functools.cache
 def fitting(env):
     env.action_space.seed(0)

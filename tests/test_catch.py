@@ -334,3 +334,50 @@ def test_bad_reset_options_are_named():
     ):
         with pytest.raises(ValueError, match=rf"options\['{next(iter(options))}'\] must be out of"):
             env.reset(options=options)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("ball", [0, 4], r"state\['ball'\] must lie between \(0, 0\) and \(4, 3\)"),
+        ("ball", [5, 0], "must lie"),
+        ("ball", [-1, 0], "must lie"),
+        ("speed", 3, "must lie between -2 and 2"),
+        ("paddle", 4, "must lie between 0 and 3"),
+        ("paddle", -1, "must lie"),
+        ("gaze.locations", np.nan, "must lie between -1.0 and 1.0"),
+        ("gaze.zooms", 1, "must lie between 0 and 0"),
+    ],
+)
+def test_a_state_that_no_game_has_is_refused(name, value, message):
+    game = GlimpseCatch(3, height=4, width=5, ball_speeds=(-2, 1), glimpse_size=2)
+    game.seed(np.arange(3, dtype=np.uint64), ALL)
+    game.begin(ALL, {})
+    before, state = game.get_state(), game.get_state()
+    state[name][1] = value
+    with pytest.raises(ValueError, match=message):
+        game.set_state(state)
+    assert all(np.array_equal(before[key], array) for key, array in game.get_state().items())
+
+
+def test_a_game_that_is_over_in_a_state_stays_so():
+    game = Catch(2, size=4)
+    game.begin(np.ones(2, bool), {})
+    state = game.get_state()
+    state["ball"][:] = [[1, 3], [2, 3]]
+    game.set_state(state)
+    game.step(np.array([STAY, STAY]), 2, None)
+    assert game.ball.tolist() == [[1, 3], [2, 3]]
+
+
+@pytest.mark.parametrize("game_class", [Catch, GlimpseCatch])
+def test_masks_and_moves_are_of_all_games(game_class):
+    game = game_class(3, size=6)
+    for where in (np.ones(2, bool), np.ones(3, int), [True] * 3):
+        with pytest.raises(ValueError, match=r"where must be a mask \(3,\) of truths"):
+            game.begin(where, {})
+    game.begin(ALL, {})
+    actions = [game.action_space.sample() for _ in range(5)]
+    action = np.array(actions) if game_class is Catch else {name: np.array([one[name] for one in actions]) for name in actions[0]}
+    with pytest.raises(ValueError, match="num_actions must be 3, the number of environments, got 5"):
+        game.step(action, 5, None)

@@ -261,6 +261,23 @@ def test_a_state_can_be_resumed(form):
         assert data_equivalence(other.step(action), expected)
 
 
+def test_a_state_of_others_is_refused_and_changes_nothing(form):
+    envs, untouched, others = (make_vec(num, form[0], **form[1]).unwrapped for num in (3, 3, 2))
+    for batch in (envs, untouched, others):
+        batch.reset(seed=0)
+    own = envs.get_state()
+    spoilt = [{}, None, others.get_state(), {**own, "done": np.zeros(2, bool)}, {**own, "elapsed": np.full(3, -1)}]
+    for name, array in own["task"].items():
+        if array is not None:
+            spoilt.append({**own, "task": {key: value for key, value in own["task"].items() if key != name}})
+            spoilt.append({**own, "task": {**own["task"], name: np.zeros((1, 1))}})
+    for state in spoilt:
+        with pytest.raises(ValueError, match="state"):
+            envs.set_state(state)
+    action = envs.action_space.sample()
+    assert data_equivalence(envs.step(action), untouched.step(action))
+
+
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda env: pickle.loads(pickle.dumps(env))], ids=["deepcopy", "pickle"])
 def test_a_copy_continues_as_the_original(form, copied):
     envs = make_vec(3, form[0], autoreset_mode="SameStep", **form[1]).unwrapped
