@@ -252,10 +252,10 @@ def states(task, spoilt):
     places = [*((state["task"], name) for name in state["task"]), *((state, name) for name in ("done", "elapsed", "is_seeded"))]
     for place, item, value in spoilt:
         holder, name = places[place % len(places)]
-        changed = np.array(holder[name])
         try:
+            changed = np.array(holder[name])
             changed.flat[item % changed.size] = value
-        except (TypeError, ValueError, OverflowError):
+        except (TypeError, ValueError, OverflowError, ZeroDivisionError):
             changed = value
         holder[name] = changed
     refused = True
@@ -263,7 +263,7 @@ def states(task, spoilt):
         env.set_state(state)
         refused = False
     for _ in range(3):
-        with refused_clearly():  # There may be no episode under way in this state.
+        with contextlib.suppress(gym.error.ResetNeeded):  # A state may have no episode under way.
             observation, *results = env.step(fitting(untouched))
             check_observation(env.observation_space, observation)
         if refused:
