@@ -24,7 +24,8 @@ ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".t
 _OTHER_NAMES = {"val": "validation", "valid": "validation"}  # Of a split's sub-folder.
 _LONGER_SIDE = 128  # Of images where no size is given: larger ones are made smaller.
 _LARGEST = 4096
-_BRIGHT, _MOST_EDGES = 0.7, 200  # How bright the edges of a bright ground are, and in how many images that is measured.
+_BRIGHT, _FAINT = 0.7, 1.5  # How bright the edges of a bright ground are, and of faint images, in ranges of their values.
+_MEASURED = 200  # In how many images that is measured.
 _SIDEWAYS = (5, 6, 7, 8)  # Orientations of EXIF that turn the image by a quarter.
 _ORIENTATION = 0x0112
 
@@ -40,6 +41,7 @@ class Folder:
     validation: float = 0.15
     test: float = 0.15
     invert: bool | None = None
+    levels: tuple[int, int] | None = None  # What becomes 0 and 255 before `invert`; None where nothing is stretched.
 
     @classmethod
     def of(cls, name: str) -> Folder:
@@ -50,8 +52,8 @@ class Folder:
         """
         path, _, query = name.removeprefix(FOLDER_PREFIX).partition("?")
         given = dict(parse_qsl(query))
-        kinds: dict[str, Any] = {"size": _size, "channels": int, "seed": int, "validation": float, "test": float}
-        kinds["invert"] = {"False": False, "True": True}.__getitem__
+        kinds: dict[str, Any] = {"size": _pair, "channels": int, "seed": int, "validation": float, "test": float}
+        kinds |= {"invert": {"False": False, "True": True}.__getitem__, "levels": _pair}
         try:
             return cls(Path(unquote(path)), **{option: kinds[option](value) for option, value in given.items()}).checked()
         except (KeyError, ValueError) as error:
@@ -63,7 +65,7 @@ class Folder:
     def name(self) -> str:
         """From which `of` makes it again."""
         given = {name: value for name, value in vars(self).items() if name != "path" and value is not None}
-        given |= {"size": "x".join(map(str, self.size))} if self.size else {}
+        given |= {name: "x".join(map(str, pair)) for name, pair in given.items() if isinstance(pair, tuple)}
         return f"{FOLDER_PREFIX}{quote(self.path.as_posix())}?{urlencode(given)}"
 
     def checked(self) -> Folder:
@@ -88,7 +90,16 @@ class Folder:
             )
         if not isinstance(self.invert, (bool, type(None))):  # The name says it in words.
             raise ValueError(f"invert must be True, False or None (where the ground is bright), got {self.invert!r}")
-        return replace(self, size=None if size is None else (int(size[0]), int(size[1])))
+        levels = self.levels
+        if levels is not None:
+            are_whole = isinstance(levels, (tuple, list)) and [isinstance(one, (int, np.integer)) for one in levels] == [
+                True,
+                True,
+            ]
+            if not are_whole or not 0 <= levels[0] < levels[1] <= 255:
+                raise ValueError(f"levels must be two whole numbers (black, white), 0 <= black < white <= 255, got {levels!r}")
+            levels = int(levels[0]), int(levels[1])
+        return replace(self, size=None if size is None else (int(size[0]), int(size[1])), levels=levels)
 
     def load(self, split: str) -> ImageSet:
         """The images (M, H, W) or (M, 3, H, W) of a split, uint8, in an order without meaning.
@@ -148,7 +159,7 @@ class Folder:
         return {**parts, "train": files[start:]}
 
     def measured(self, paths: list[Path]) -> Folder:
-        """The folder with a size, a number of channels and a ground that fit its files, which is said where it changes any.
+        """The folder with a size, channels, levels and a ground that fit its files, which is said where it changes any.
 
         Raises:
             DataError: a file is no image.
@@ -171,14 +182,24 @@ class Folder:
                 "ground and save them if that is not meant",
                 stacklevel=3,
             )
-        invert = self.invert
-        if invert is None and (invert := _has_bright_ground(paths)):
+        levels, invert = self.levels, self.invert
+        if levels is None or invert is None:
+            levels, is_bright = _measure_light(paths, channels, levels)
+            invert = is_bright if invert is None else invert
+        if levels and self.levels is None:
+            warnings.warn(
+                f"{self.path} holds faint images, all with values from {levels[0]} to {levels[1]}, which are stretched to all of "
+                "0 to 255: a retina sees black outside of an image, and little else beside so large a step; "
+                f"levels={levels} says so, levels=(0, 255) leaves them as they are",
+                stacklevel=3,
+            )
+        if invert and self.invert is None:
             warnings.warn(
                 f"{self.path} holds images of a bright ground, which are inverted: a retina sees black outside of an image; "
                 "invert=True says so, invert=False leaves them as they are",
                 stacklevel=3,
             )
-        return replace(self, size=size, channels=channels, invert=invert)
+        return replace(self, size=size, channels=channels, invert=invert, levels=levels)
 
 
 def from_folder(
@@ -190,6 +211,7 @@ def from_folder(
     validation: float = 0.15,
     test: float = 0.15,
     invert: bool | None = None,
+    levels: tuple[int, int] | None = None,
 ) -> str:
     """Read the images in a folder: what it returns goes to `dataset`, and is known in other processes and later too.
 
@@ -203,7 +225,10 @@ def from_folder(
         seed: of the split, which keeps the classes' shares and depends on the files' names.
         validation, test: the shares of each class's images that are held out; of a split that is there, its own are used.
         invert: whether bright becomes dark: outside of an image a retina sees black, and the edge of a bright ground would be all
-            there is to see. None: where the edges of most images are brighter than 0.7 and than the rest.
+            there is to see. None: where the edges of most images are brighter than 0.7 of all levels and than the rest.
+        levels: the values, of 0 to 255, that become black and white before that, in all images alike; what lies between is
+            stretched. None: the lowest and the highest value of the images (of some 200, where there are more), if they are
+            faint: if the edges of most are brighter than 1.5 times that range.
 
     Returns:
         the data set's name, for `dataset=`, `load_images` and `--env-kwargs dataset:NAME`.
@@ -214,10 +239,11 @@ def from_folder(
             installed.
 
     Warns:
-        UserWarning: images are scaled to a size that was not given, inverted, transparent, or of kinds that are left out.
+        UserWarning: images are scaled to a size that was not given, stretched, inverted, transparent, or of kinds that are left
+            out.
     """
     path = Path(os.path.abspath(os.path.expanduser(folder)))
-    chosen = Folder(path, size, channels, seed, validation, test, invert).checked()  # type: ignore[arg-type]
+    chosen = Folder(path, size, channels, seed, validation, test, invert, levels).checked()  # type: ignore[arg-type]
     splits, _, left_out = chosen.find()
     if left_out:
         warnings.warn(
@@ -230,9 +256,9 @@ def from_folder(
     return chosen.name
 
 
-def _size(text: str) -> tuple[int, int]:
-    height, _, width = text.partition("x")
-    return int(height), int(width or height)
+def _pair(text: str) -> tuple[int, int]:
+    first, _, second = text.partition("x")
+    return int(first), int(second or first)
 
 
 def _folders_in(folder: Path) -> list[Path]:
@@ -305,16 +331,22 @@ def _read_header(path: Path) -> tuple[int, int, bool, bool]:
         return height, width, has_colours, is_transparent
 
 
-def _has_bright_ground(paths: list[Path]) -> bool:
-    """Whether the edges of most images are bright, and what they surround is darker."""
-    edges, means = [], []
-    for path in paths[:: -(-len(paths) // _MOST_EDGES)]:
+def _measure_light(paths: list[Path], channels: int, levels: tuple[int, int] | None) -> tuple[tuple[int, int] | None, bool]:
+    """The levels, those given or, of faint images, their own, and whether the images have a bright ground between them."""
+    edges, means, extremes = [], [], []
+    for path in paths[:: -(-len(paths) // _MEASURED)]:
         with _naming(path), _open(path) as image:
-            pixels = np.asarray(_opaque(_in_8_bits(image)).convert("L"))
+            opaque = _opaque(_in_8_bits(image))
+            pixels, values = (np.asarray(opaque.convert(mode)) for mode in ("L", "L" if channels == 1 else "RGB"))
         edges.append(np.median(np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])))
         means.append(pixels.mean())
-    edge = np.median(edges)
-    return bool(edge > 255 * _BRIGHT and edge > np.median(means) + 1)
+        extremes += [int(values.min()), int(values.max())]
+    low, high, edge, mean = min(extremes), max(extremes), float(np.median(edges)), float(np.median(means))
+    above_black = 255 - edge if edge > 255 * _BRIGHT else edge  # A bright ground is inverted.
+    if levels is None and 0 < _FAINT * (high - low) < above_black:
+        levels = low, high
+    low, high = levels or (0, 255)
+    return levels, edge - low > _BRIGHT * (high - low) and 255 * (edge - mean) > high - low
 
 
 def _read(path: Path, folder: Folder) -> NDArray[np.uint8]:
@@ -327,6 +359,10 @@ def _read(path: Path, folder: Folder) -> NDArray[np.uint8]:
         image.draft(None, (2 * max(folder.size),) * 2)  # JPEGs of large photos are read at a part of their size.
         image = _opaque(_in_8_bits(ImageOps.exif_transpose(image)), "white" if folder.invert else "black")
         image = image.convert("L" if folder.channels == 1 else "RGB")
+        if folder.levels:
+            low, high = folder.levels
+            stretched = np.rint((np.arange(256) - low) * (255 / (high - low))).clip(0, 255).astype(int)
+            image = image.point([*stretched.tolist()] * len(image.getbands()))
         image = ImageOps.invert(image) if folder.invert else image
         pixels = np.asarray(ImageOps.pad(image, (width, height), Image.Resampling.BILINEAR, color=0))
         return pixels if folder.channels == 1 else np.moveaxis(pixels, 2, 0)

@@ -162,10 +162,10 @@ def turned(**exif):
 def test_forms_of_pixels(ending, image, options, expected, tmp_path):
     for index in range(6):
         save(tmp_path / "ab"[index % 2] / f"{index}.{ending}", image, **options)
-    images = ram_envs.load_images(ram_envs.from_folder(tmp_path)).images
+    images = ram_envs.load_images(ram_envs.from_folder(tmp_path, levels=(0, 255))).images
     expected = np.moveaxis(expected, 2, 0) if expected.ndim == 3 else expected
     np.testing.assert_array_equal(images, np.broadcast_to(expected, images.shape))
-    grey = ram_envs.load_images(ram_envs.from_folder(tmp_path, channels=1)).images
+    grey = ram_envs.load_images(ram_envs.from_folder(tmp_path, channels=1, levels=(0, 255))).images
     assert grey.shape == (2, 4, 6)
 
 
@@ -199,6 +199,50 @@ def test_a_bright_ground_is_inverted_and_told_and_what_is_added_is_black(tmp_pat
     save(tmp_path / "a/0.png", np.ascontiguousarray(drawing[..., :3]))
     plain = ram_envs.load_images(ram_envs.from_folder(tmp_path, channels=1, invert=False)).images
     np.testing.assert_array_equal(plain, np.broadcast_to(255 - inverted, plain.shape))
+
+
+def save_squares(folder, ground, square, spot=None):
+    """Six images of 4x6 pixels: a square of 2x2 on a ground, and perhaps one other pixel."""
+    pixels = np.full((4, 6, 3), ground, np.uint8)
+    pixels[1:3, 2:4] = square
+    pixels[3, 5] = pixels[3, 5] if spot is None else spot
+    for index in range(6):
+        save(folder / "ab"[index % 2] / f"{index}.png", pixels)
+
+
+SQUARE = np.pad(np.full((2, 2), 255), [(1, 1), (2, 2)])
+
+
+def test_faint_images_are_stretched_and_told_and_what_is_added_stays_black(tmp_path):
+    """A square of 110 on 90: its step is 20, that to the black outside is 90."""
+    save_squares(tmp_path, ground=90, square=110)
+    message = r"faint images, all with values from 90 to 110, .*; levels=\(90, 110\) says so, levels=\(0, 255\) leaves"
+    with pytest.warns(UserWarning, match=message):
+        name = ram_envs.from_folder(tmp_path, size=(8, 6))
+    tall = np.pad(SQUARE, [(2, 2), (0, 0)])
+    ram_envs.datasets._loaders.clear()  # Read again, by the name alone.
+    for one in (name, ram_envs.from_folder(tmp_path, size=(8, 6), levels=(90, 110))):
+        np.testing.assert_array_equal(ram_envs.load_images(one).images, np.broadcast_to(tall, (2, 3, 8, 6)))
+    plain = ram_envs.load_images(ram_envs.from_folder(tmp_path, levels=(0, 255))).images
+    assert np.unique(plain).tolist() == [90, 110]
+    wider = ram_envs.load_images(ram_envs.from_folder(tmp_path, levels=(100, 130))).images
+    assert np.unique(wider).tolist() == [0, 85]  # Below 100 all is black; 255 * 10 / 30.
+
+
+def test_faint_images_of_a_bright_ground_are_stretched_and_inverted(tmp_path):
+    save_squares(tmp_path, ground=110, square=90)
+    with pytest.warns(UserWarning, match="faint images"), pytest.warns(UserWarning, match="images of a bright ground"):
+        name = ram_envs.from_folder(tmp_path)
+    np.testing.assert_array_equal(ram_envs.load_images(name).images, np.broadcast_to(SQUARE, (2, 3, 4, 6)))
+
+
+@pytest.mark.parametrize(("ground", "square", "spot"), [(90, 110, (90, 90, 150)), (5, 70, None), (90, 90, None), (250, 240, 235)])
+def test_images_that_are_not_faint_stay_as_they_are(ground, square, spot, tmp_path):
+    """Blue is 60 above the ground of 90, 90 / 1.5; a ground that is black, or white, makes no step; and nothing can be seen."""
+    save_squares(tmp_path, ground, square, spot)
+    images = ram_envs.load_images(ram_envs.from_folder(tmp_path, invert=False)).images
+    assert images[0, :, 0, 0].tolist() == [ground] * 3
+    assert images[0, :, 1, 2].tolist() == [square] * 3
 
 
 def damaged(folder):
@@ -279,6 +323,10 @@ def test_no_folder():
         ({"seed": 0.5}, "seed must be a whole number, got 0.5"),
         ({"test": 0}, "validation and test must be shares above 0"),
         ({"invert": 1}, "invert must be True, False or None"),
+        ({"levels": (90, 90)}, r"levels must be two whole numbers .*got \(90, 90\)"),
+        ({"levels": (0, 256)}, r"levels must be two whole numbers .*got \(0, 256\)"),
+        ({"levels": 90}, "levels must be two whole numbers .*got 90"),
+        ({"levels": (0, 0.5)}, "levels must be two whole numbers"),
         ({"test": 0.6, "validation": 0.4}, "leave some images to train on, got 0.4 and 0.6"),
     ],
 )
@@ -334,7 +382,7 @@ def test_the_command_line_learns_a_folder_and_remembers_it(folder, tmp_path, mon
         (["--images", "nowhere"], "there is no folder"),
         (
             ["--images", str(folder), "sise:3"],
-            "--images FOLDER may be followed by size, channels, seed, validation, test, invert, got sise",
+            "--images FOLDER may be followed by size, channels, seed, validation, test, invert, levels, got sise",
         ),
         (["--images", str(folder), "size:-1"], "size must be from 1 to 4096"),
     ):
