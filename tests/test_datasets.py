@@ -520,7 +520,7 @@ def test_a_folder_is_a_data_set(tmp_path):
     image = pytest.importorskip("PIL.Image")
     for index in range(20):
         (tmp_path / "ab"[index % 2]).mkdir(exist_ok=True)
-        image.fromarray(np.full((4, 6), 100 + index, np.uint8)).save(tmp_path / "ab"[index % 2] / f"{index}.png")
+        image.fromarray(np.full((4, 6), 10 * index, np.uint8)).save(tmp_path / "ab"[index % 2] / f"{index}.png")
     loaded = load_images(f"folder:{tmp_path}")
     assert loaded.class_names == ("a", "b") and loaded.images.shape[1:] == (4, 6)
     assert load_images(f"folder:{tmp_path}") is loaded
