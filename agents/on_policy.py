@@ -142,9 +142,6 @@ class EpisodeAlgorithm(OnPolicyAlgorithm):
         self.hyperparams_class(**{field.name: getattr(self, field.name) for field in fields(self.hyperparams_class)})
         if self.env is not None and self.normalize_advantage and self.n_steps == self.n_envs == 1:
             raise ValueError("normalize_advantage needs more than one step of one environment to an update, got n_steps=1")
-        if self.env is not None and self.n_envs < self.n_minibatches != self.hyperparams_class.n_minibatches:
-            parts = f"a rollout is split by environments, of which there are {self.n_envs}, and not into more parts"
-            warnings.warn(f"{parts}: n_minibatches={self.n_minibatches} counts as {self.n_envs}", stacklevel=2)
         self._setup_lr_schedule()
         self.set_random_seed(self.seed)
         self.rollout_buffer = Rollout()
@@ -175,6 +172,9 @@ class EpisodeAlgorithm(OnPolicyAlgorithm):
         """Learn for `total_timesteps` steps of the environment (N at a time); see SB3's `learn`."""
         if reset_num_timesteps or self._last_obs is None:
             self._state = None
+        if self.n_envs < self.n_minibatches != self.hyperparams_class.n_minibatches:
+            parts = f"a rollout is split by environments, of which there are {self.n_envs}, and not into more parts"
+            warnings.warn(f"{parts}: n_minibatches={self.n_minibatches} counts as {self.n_envs}", stacklevel=2)
         others = (tb_log_name or self.log_name, reset_num_timesteps, progress_bar)
         return super().learn(total_timesteps, callback, log_interval, *others)
 

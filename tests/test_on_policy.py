@@ -159,9 +159,9 @@ def test_minibatches_are_all_of_the_environments_each_once():
     for first, second in zip(parts[::2], parts[1::2], strict=True):
         advantages = torch.cat([first.advantages, second.advantages], dim=1)
         torch.testing.assert_close(advantages.sort(dim=1).values, batch.advantages.sort(dim=1).values)
+    many = make_model(counted(2, 2), EpisodePPO, n_epochs=1, n_minibatches=8)
     with pytest.warns(UserWarning, match="by environments, of which there are 2, .*: n_minibatches=8 counts as 2"):
-        many = make_model(counted(2, 2), EpisodePPO, n_epochs=1, n_minibatches=8)
-    batch = batch_of(many, *collect(many))
+        batch = batch_of(many, *collect(many))
     assert [part.returns.shape[1] for part, _ in many.minibatches(batch, None)] == [1, 1]
 
 
