@@ -200,8 +200,9 @@ def test_algorithms_of_ones_own_join_the_comparison(tmp_path, monkeypatch):
     page = (tmp_path / "logs/compare/leaderboard.md").read_text("utf-8")
     assert "- **my_a2c**: SB3's A2C with rollouts of an episode." in page
     assert "- **my_reinforce**: REINFORCE with one linear layer over the glimpse." in page
+    table = page.split("## Glimpses, reward alone")[1].split("##")[0]
     for name in names:
-        assert f"| {name} | glimpses |" in page
+        assert f"\n| {name} | " in table
         result = json.loads((tmp_path / f"logs/compare/runs/GlimpseMNIST-v0/{name}_seed0/result.json").read_text("utf-8"))
         assert result["n_timesteps"] == 480
         assert result["test_episodes"] == 500
