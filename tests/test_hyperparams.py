@@ -43,7 +43,8 @@ def algorithm_class(algo):
 def small(entry):
     """Changes with which two environments and little memory are enough."""
     changes = {"batch_size": entry["n_steps"]} if {"batch_size", "n_steps"} <= entry.keys() else {}
-    return changes | ({"buffer_size": 100} if "buffer_size" in entry else {})
+    changes |= {"buffer_size": 100} if "buffer_size" in entry else {}
+    return changes | ({"n_minibatches": 2} if "n_minibatches" in entry else {})
 
 
 def test_each_file_is_an_algorithms():
