@@ -19,6 +19,8 @@ import importlib
 import sys
 from collections.abc import Sequence
 
+from ram_envs import __version__
+
 # Each command's function, and the arguments that come before the user's. Imported when asked for: some need torch.
 COMMANDS: dict[str, tuple[str, list[str]]] = {
     "play": ("ram_envs.play:main", []),
@@ -35,6 +37,7 @@ COMMANDS: dict[str, tuple[str, list[str]]] = {
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one of `COMMANDS`; arguments are those of the command line, by default this process's."""
     parser = argparse.ArgumentParser(prog="ram-envs", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--version", action="version", version=f"ram-envs {__version__}")
     parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help=", ".join(COMMANDS))
     parser.add_argument("arguments", nargs=argparse.REMAINDER, metavar="...", help="the command's own")
     options = parser.parse_args(arguments)
