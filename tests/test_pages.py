@@ -211,6 +211,6 @@ def test_versions_agree(capsys):
     citation, changes = ((ROOT / name).read_text("utf-8") for name in ("CITATION.cff", "CHANGELOG.md"))
     assert f"\nversion: {ram_envs.__version__}\n" in citation
     assert re.search(r"^## (.*)$", changes, re.MULTILINE)[1] == ram_envs.__version__
-    with pytest.raises(SystemExit, match="^0$"):
+    with pytest.raises(SystemExit, match=r"^0$"):
         cli.main(["--version"])
     assert capsys.readouterr().out == f"ram-envs {ram_envs.__version__}\n"
