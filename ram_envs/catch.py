@@ -77,7 +77,6 @@ class Catch(Task):
         self.speed = np.zeros(num_envs, np.int64)  # Columns a step, to the right.
         self.paddle = np.zeros(num_envs, np.int64)  # Its left column.
         self.caught = np.zeros(num_envs, np.bool_)
-        self._everywhere = np.ones(num_envs, np.bool_)
 
     def begin(self, where: NDArray[np.bool_], options: dict[str, Any]) -> None:
         """New balls; `options` may hold "ball_column" and "ball_speed", a number or (N,) numbers each."""
@@ -108,7 +107,7 @@ class Catch(Task):
     def _play(self, moves: NDArray[np.int64], where: NDArray[np.bool_] | None) -> NDArray[np.float64]:
         if len(moves) != self.num_envs:
             raise ValueError(f"num_actions must be {self.num_envs}, the number of environments, got {len(moves)}")
-        where = self._everywhere if where is None else self.mask(where)
+        where = self.mask(where)
         self._draw(where, 0)
         _advance(moves, where, self.scene_shape, self.ball, self.speed, self.paddle, self.terminated, self.caught)
         self._draw(where, 255)

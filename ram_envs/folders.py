@@ -92,11 +92,8 @@ class Folder:
             raise ValueError(f"invert must be True, False or None (where the ground is bright), got {self.invert!r}")
         levels = self.levels
         if levels is not None:
-            are_whole = isinstance(levels, (tuple, list)) and [isinstance(one, (int, np.integer)) for one in levels] == [
-                True,
-                True,
-            ]
-            if not are_whole or not 0 <= levels[0] < levels[1] <= 255:
+            pair = levels if isinstance(levels, (tuple, list)) and len(levels) == 2 else (0, 0)
+            if not all(isinstance(one, (int, np.integer)) for one in pair) or not 0 <= pair[0] < pair[1] <= 255:
                 raise ValueError(f"levels must be two whole numbers (black, white), 0 <= black < white <= 255, got {levels!r}")
             levels = int(levels[0]), int(levels[1])
         return replace(self, size=None if size is None else (int(size[0]), int(size[1])), levels=levels)
