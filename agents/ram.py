@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from gymnasium.vector import VectorEnv
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
 from .losses import Batch, baseline_loss, choice_entropy, classification_loss, gains, policy_loss
 from .on_policy import EpisodeAlgorithm, OnPolicyHyperparams
 from .policy import GONE, Outputs, RAMPolicy, current_names
-from .recurrent import Rollout
+from .recurrent import CorePolicy, Rollout
 from .vec_env import stack_infos
 
 
@@ -80,6 +81,19 @@ class RAM(EpisodeAlgorithm):
     location_reward: str
     location_coef: float
     final_location_std: float | None
+
+    def __init__(
+        self,
+        policy: str | type[CorePolicy] | None = None,
+        env: GymEnv | VectorEnv | str | None = None,
+        *,
+        policy_kwargs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        for name, value in (policy_kwargs or {}).items():
+            if name in GONE and value is not None:  # Of stored models the weights hold what became of it: they load.
+                raise ValueError(f"{name} is no option any more, a path begins near the middle at random, got {value!r}")
+        super().__init__(policy, env, policy_kwargs=policy_kwargs, **kwargs)
 
     def train(self) -> None:
         """Learn from the rollout: one gradient step for each minibatch of each epoch."""
@@ -156,9 +170,6 @@ class RAM(EpisodeAlgorithm):
         self._check_env()
 
     def _setup_model(self) -> None:
-        if gone := [name for name in GONE if self.policy_kwargs.get(name) is not None]:
-            left_out = f"{gone[0]} is no option any more and is left out"
-            warnings.warn(f"{left_out}: a new path begins at random, and stored weights hold their own", stacklevel=2)
         self.policy_kwargs = current_names(self.policy_kwargs)
         if "location_policy" in vars(self):  # A model stored by version 0.1.0.
             self.policy_kwargs.setdefault("location_policy", vars(self).pop("location_policy"))

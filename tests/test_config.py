@@ -13,7 +13,7 @@ from stable_baselines3 import PPO
 
 import ram_envs
 from ram_envs.agents import RAM, get_algorithm, register_algorithm
-from ram_envs.agents.training.config import RunConfig, change, merge, read_hyperparams, run_of
+from ram_envs.agents.training.config import RunConfig, change, merge, read_args, read_hyperparams, run_of
 from ram_envs.agents.training.settings import HYPERPARAMS, read_file
 from ram_envs.datasets import DATA_FOLDER_VARIABLE
 
@@ -234,3 +234,10 @@ def test_rollouts_meant_for_one_environment_are_shared_by_all():
 
 def test_a_path_too_long_for_files_names_no_run():
     assert run_of("x" * 5000) is None
+
+
+def test_a_runs_hyperparameters_have_the_names_of_today(tmp_path):
+    look = {"scan_steps": 7, "path_start": [[0.5, 0.5]], "core": "lstm"}
+    stored = {"config": {}, "hyperparams": {"n_envs": 4, "policy_kwargs": look}}
+    (tmp_path / "args.yml").write_text(yaml.safe_dump(stored), "utf-8")
+    assert read_args(tmp_path)["hyperparams"] == {"n_envs": 4, "policy_kwargs": {"path_steps": 7, "core": "lstm"}}

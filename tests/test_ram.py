@@ -269,9 +269,15 @@ def test_options_by_the_names_of_version_0_1_0():
     assert (options.path_steps, options.path_scale, options.location_scale) == (2, 1.5, 0.2)
 
 
-def test_a_path_to_begin_with_is_no_option_any_more():
-    with pytest.warns(UserWarning, match="path_start is no option any more and is left out: a new path begins at random"):
-        make_model(policy_kwargs={"path_steps": 2, "path_start": [[0.5, 0.5]]})
+def test_a_path_to_begin_with_is_no_option_any_more(tmp_path):
+    for name in ("path_start", "scan_start"):
+        with pytest.raises(ValueError, match=rf"{name} is no option any more, .* got \[\[0.5, 0.5\]\]"):
+            make_model(policy_kwargs={"path_steps": 2, name: [[0.5, 0.5]]})
+    model = make_model(policy_kwargs={"path_steps": 2, "path_start": None})
+    model.policy_kwargs = {**model.policy_kwargs, "path_start": [[0.5, 0.5]]}  # As models of earlier versions were stored.
+    model.save(tmp_path / "model")
+    loaded = RAM.load(tmp_path / "model")
+    assert torch.equal(loaded.policy.path, model.policy.path) and "path_start" not in loaded.policy_kwargs
 
 
 def test_set_parameters_and_set_env():

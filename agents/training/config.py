@@ -15,6 +15,7 @@ from typing import Any
 import torch
 import yaml
 
+from ..policy import current_names
 from ..pretrained import PRETRAINED, pretrained_hyperparams
 from .callbacks import CLOCKS
 from .checkpoints import checkpoints_in
@@ -176,6 +177,9 @@ def read_args(folder: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is damaged: {str(error).splitlines()[0]}") from error
     if not isinstance(stored, dict) or not isinstance(stored.get("config"), dict):
         raise ValueError(f"{path} is of another version of ram-envs, which can't be resumed: take another folder or remove it")
+    hyperparams = stored.get("hyperparams")
+    if isinstance(hyperparams, dict) and isinstance(hyperparams.get("policy_kwargs"), dict):
+        hyperparams["policy_kwargs"] = current_names(hyperparams["policy_kwargs"])
     return stored
 
 
