@@ -4,13 +4,14 @@
 # make docs     write the environments' pages and pictures, and those of the pretrained agents
 # make site     build the docs as a site, into site/
 # make results  print the paper's tables with our runs beside its figures
+# make settings search for the settings of the leaderboard's algorithms, eight trials of a CPU minute each; resumes what was stopped
 # make leaderboard   train the algorithms of docs/leaderboard.md, ten CPU minutes each, and write the page; resumes what was stopped
 
 VENV ?= .venv
 PYTHON ?= python3
 PIP_INSTALL = $(VENV)/bin/python -m pip install --quiet -c constraints.txt
 
-.PHONY: train test lint docs site results leaderboard clean
+.PHONY: train test lint docs site results settings leaderboard clean
 
 train: $(VENV)/.train
 	$(VENV)/bin/python train_agent.py --progress
@@ -33,6 +34,12 @@ site: $(VENV)/.dev
 
 results: $(VENV)/.train
 	$(VENV)/bin/python benchmarks/tables.py
+
+settings: $(VENV)/.train
+	for env in GlimpseMNIST-v0 GlimpseCatch-v0; do \
+	    for algo in episode_ppo ppo recurrent_ppo episode_a2c a2c dqn; do \
+	        $(VENV)/bin/python benchmarks/search.py --algo $$algo --env $$env --space hyperparams/search_leaderboard.yml --trials 8 \
+	            --minutes 1 --clock cpu --evaluations 4 --pruner median --workers 2 || exit 1; done; done
 
 leaderboard: $(VENV)/.train
 	$(VENV)/bin/python benchmarks/compare.py --minutes 10 --page docs/leaderboard.md --results results/comparison.jsonl \

@@ -91,3 +91,11 @@ def test_the_space_in_the_docs_is_good(tmp_path):
 def test_the_space_around_the_papers_model():
     space = read_space(HYPERPARAMS / "search_paper.yml", "ram", "GlimpseClutteredMNIST-v0")
     assert list(space) == ["learning_rate", "policy_kwargs.location_std", "policy_kwargs.location_scale"]
+
+
+def test_the_leaderboards_space():
+    """Few entries, and only those that the algorithm's own space knows."""
+    algos = ("ppo", "recurrent_ppo", "episode_ppo", "a2c", "episode_a2c", "dqn")
+    for algo in algos:
+        space = read_space(HYPERPARAMS / "search_leaderboard.yml", algo, "GlimpseMNIST-v0")
+        assert len(space) == 4 and space.keys() <= read_space(SPACES, algo, "GlimpseMNIST-v0").keys()
