@@ -38,8 +38,8 @@ results: $(VENV)/.train
 settings: $(VENV)/.train
 	for env in GlimpseMNIST-v0 GlimpseCatch-v0; do \
 	    for algo in episode_ppo ppo recurrent_ppo episode_a2c a2c dqn; do \
-	        $(VENV)/bin/python benchmarks/search.py --algo $$algo --env $$env --space hyperparams/search_leaderboard.yml --trials 8 \
-	            --minutes 1 --clock cpu --evaluations 4 --pruner median --workers 2 || exit 1; done; done
+	        $(VENV)/bin/python benchmarks/search.py --algo $$algo --env $$env --space hyperparams/search_leaderboard.yml \
+	            --trials 8 --minutes 1 --clock cpu --evaluations 4 --pruner median --workers 2 --results results/search.jsonl || exit 1; done; done
 
 leaderboard: $(VENV)/.train
 	$(VENV)/bin/python benchmarks/compare.py --minutes 10 --page docs/leaderboard.md --results results/comparison.jsonl \

@@ -45,11 +45,12 @@ except ModuleNotFoundError as error:
 
 from ram_envs import parse_pairs
 from ram_envs.agents.training.callbacks import CLOCKS
-from ram_envs.agents.training.config import RunConfig, read_hyperparams
+from ram_envs.agents.training.config import RunConfig, read_args, read_hyperparams
 from ram_envs.agents.training.registry import get_algorithm
 from ram_envs.agents.training.run import run
 from ram_envs.agents.training.settings import HYPERPARAMS
 from ram_envs.benchmarks.jobs import ONE_THREAD, positive, run_script
+from ram_envs.benchmarks.results import add_results
 from ram_envs.benchmarks.search_study import read_space, read_values
 from train_agent import import_modules
 
@@ -73,6 +74,8 @@ def main(arguments: list[str] | None = None) -> None:
         else:
             work_here(options)
     report(search)
+    if options.results:
+        add_results(options.results, rows(search))
 
 
 def ask(options: argparse.Namespace) -> dict[str, Any]:
@@ -190,6 +193,21 @@ def write_trials(search: studies.Search, path: Path) -> None:
     replace(path, text.getvalue())
 
 
+def rows(search: studies.Search) -> list[dict[str, Any]]:
+    """Every finished trial as a row of a table of results: what it was given, what came of it, and where it ran."""
+    asked, found = search.asked, []
+    for trial in search.trials(TrialState.COMPLETE, TrialState.PRUNED):
+        run_of = read_args(search.trial_folder(trial.number))
+        found.append(
+            {name: asked[name] for name in ("env", "algo", "preset", "seed")}
+            | {"run": "_".join(filter(None, (asked["algo"], asked["preset"], f"seed{asked['seed']}_trial{trial.number}")))}
+            | {"state": trial.state.name.lower(), "validation_error": trial.value, "hyperparams": read_values(trial.params)}
+            | {name: trial.user_attrs.get(name) for name in studies.FIGURES}
+            | {"command": run_of["config"]["command"], "commit": run_of["commit"], "machine": ", then ".join(run_of["machines"])}
+        )
+    return found
+
+
 def write_best(search: studies.Search, trial: FrozenTrial, path: Path) -> None:
     """Write all hyperparameters of a trial in rl_zoo3's form."""
     result = json.loads((search.trial_folder(trial.number) / "result.json").read_text("utf-8"))
@@ -216,6 +234,7 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     add("--trials", type=positive(int), default=20, help="finished trials in the study, all in all (default: 20)")
     add("--workers", type=int, default=1, help="processes on this machine, one thread each; 0: this process itself (default: 1)")
     add("--study", type=Path, help="the study's folder (default: logs/search/ALGO/ENV, or ENV_PRESET)")
+    add("--results", type=Path, help="a table to put every trial into, such as results/search.jsonl")
     add("--show", action="store_true", help="only show what the study has found so far")
     add("--sampler", default="random", choices=studies.SAMPLERS, help="random (default), as in the paper, or tpe, which learns")
     pruner = "median: end trials early that do worse than half of the others"

@@ -518,12 +518,21 @@ def test_commit(tmp_path):
         subprocess.run(["git", "-C", str(tmp_path), *names, *words], check=True, capture_output=True)
 
     git("init")
-    (tmp_path / "file").write_text("one", encoding="utf-8")
+    published, read = ("results/a.jsonl", "docs/a.md", "docs/images/a.png"), ("a.py", "docs/examples/a.py")
+    for name in (*published, *read):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("one", encoding="utf-8")
     git("add", "."), git("commit", "-m", "One")
     commit = current_commit(tmp_path)
     assert len(commit) == 40
-    (tmp_path / "file").write_text("two", encoding="utf-8")
-    assert current_commit(tmp_path) == f"{commit}-dirty"
+    for name in published:
+        (tmp_path / name).write_text("three", encoding="utf-8")
+    (tmp_path / "untracked").touch()
+    assert current_commit(tmp_path) == commit
+    for name in read:
+        (tmp_path / name).write_text("three", encoding="utf-8")
+        assert current_commit(tmp_path) == f"{commit}-dirty"
+        (tmp_path / name).write_text("one", encoding="utf-8")
 
 
 def test_the_machine_is_described(tmp_path, monkeypatch):

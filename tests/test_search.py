@@ -15,6 +15,7 @@ optuna = pytest.importorskip("optuna")
 from optuna.trial import TrialState
 
 from ram_envs.agents.training.settings import HYPERPARAMS, read_file
+from ram_envs.benchmarks.results import read_results
 from ram_envs.benchmarks.search import main, report
 from ram_envs.benchmarks.search_study import open_search, work
 
@@ -64,7 +65,8 @@ SMALL = ["--n-timesteps", "192", "--n-envs", "32", "--evaluations", "2", "--env-
 
 def test_a_search_for_hyperparameters_of_ram(tmp_path, capsys):
     study = tmp_path / "study"
-    main(["--workers", "0", "--trials", "2", "--study", str(study), "-params", "vf_coef:0.25", *SMALL])
+    command = ["--workers", "0", "--trials", "2", "--study", str(study), "-params", "vf_coef:0.25", *SMALL]
+    main([*command, "--results", str(tmp_path / "rows.jsonl")])
     trials = open_search(study).trials()
     assert [trial.state for trial in trials] == [TrialState.COMPLETE, TrialState.COMPLETE]
     best = min(trials, key=lambda trial: trial.value)
@@ -76,6 +78,11 @@ def test_a_search_for_hyperparameters_of_ram(tmp_path, capsys):
     assert "vf_coef" not in best.params
     assert hyperparams["env_kwargs"] == {"dataset": "mnist-5k", "num_glimpses": 3}
     assert [float(line["validation_error"]) for line in read_table(study)] == [trial.value for trial in trials]
+    rows = read_results(tmp_path / "rows.jsonl")
+    assert [(row["run"], row["state"]) for row in rows] == [("ram_seed0_trial0", "complete"), ("ram_seed0_trial1", "complete")]
+    for row, trial in zip(rows, trials, strict=True):
+        assert (row["validation_error"], row["hyperparams"], row["n_timesteps"]) == (trial.value, trial.params, 192)
+        assert row["command"].startswith("python benchmarks/search.py --workers 0") and row["machine"] and "commit" in row
     for number in range(2):
         folder = study / f"trial_{number}"
         assert '"test_error"' not in (folder / "result.json").read_text("utf-8")  # The test split is never touched.

@@ -26,6 +26,7 @@ from .settings import HYPERPARAMS, PROJECT, Settings, find_settings, read_file, 
 RUN_HYPERPARAMS = ("n_timesteps", "n_envs", "frame_stack", "matmul_precision")
 # What may differ when an unfinished run is resumed.
 CIRCUMSTANCES = ("folder", "progress", "command", "device", "num_threads", "tensorboard_log", "figures", "imports", "trust")
+PUBLISHED = (":!results", ":!docs/*.md", ":!docs/images")  # Where runs are published; no run reads it.
 _AT_LEAST_ONE = ("n_timesteps", "n_envs", "evaluations", "eval_freq", "num_threads")
 
 
@@ -266,12 +267,17 @@ def change(hyperparams: dict[str, Any], changes: dict[str, Any]) -> dict[str, An
 
 
 def current_commit(folder: Path = PROJECT) -> str | None:
-    """The commit checked out in the folder, with "-dirty" behind it where files differ; None outside git."""
+    """The commit checked out in the folder, with "-dirty" behind it where files differ that a run may read; None outside git.
+
+    docs/ and results/ are what runs are published into: else the second run of a study would not be clean any more.
+    """
     if not (folder / ".git").exists():  # What surrounds an installed package is not it.
         return None
-    command = ["git", "-C", str(folder), "describe", "--always", "--abbrev=40", "--dirty"]
+    git = ["git", "-C", str(folder)]
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+        changes = [*git, "status", "--porcelain", "--untracked-files=no", ":!docs", ":!results"]
+        return head + "-dirty" * bool(subprocess.run(changes, capture_output=True, text=True, check=True).stdout)
     except (OSError, subprocess.CalledProcessError):
         return None
 

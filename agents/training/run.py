@@ -60,7 +60,7 @@ class Run:
     """A run: what was asked of it, and with what it learns."""
 
     config: RunConfig
-    commit: str | None  # Of the project, with "-dirty" behind it where files differ; None outside git.
+    commit: str | None  # `current_commit`.
     hyperparams: dict[str, Any]  # Of the algorithm, and `RUN_HYPERPARAMS`.
     env_kwargs: dict[str, Any]  # Options of its environments.
     machines: list[str] = field(default_factory=list)  # Where it learned, one after the other.
