@@ -269,14 +269,14 @@ def change(hyperparams: dict[str, Any], changes: dict[str, Any]) -> dict[str, An
 def current_commit(folder: Path = PROJECT) -> str | None:
     """The commit checked out in the folder, with "-dirty" behind it where files differ that a run may read; None outside git.
 
-    docs/ and results/ are what runs are published into: else the second run of a study would not be clean any more.
+    What results are published into counts for nothing: else the second run of a study would not be clean any more.
     """
     if not (folder / ".git").exists():  # What surrounds an installed package is not it.
         return None
     git = ["git", "-C", str(folder)]
     try:
         head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-        changes = [*git, "status", "--porcelain", "--untracked-files=no", ":!docs", ":!results"]
+        changes = [*git, "status", "--porcelain", "--untracked-files=no", *PUBLISHED]
         return head + "-dirty" * bool(subprocess.run(changes, capture_output=True, text=True, check=True).stdout)
     except (OSError, subprocess.CalledProcessError):
         return None
