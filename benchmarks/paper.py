@@ -105,6 +105,14 @@ FURTHER = (
         others_figure=1.51,
         goal=1.51,
     ),
+    FurtherTask(  # The paper's model; the paper does not say where the first look is, and of two looks it is half.
+        env_id="GlimpseMNIST-v0",
+        title="MNIST 28x28, 2 glimpses, the first in the middle, the paper's model",
+        preset="center",
+        options={"num_glimpses": 2, "initial_location": "center"},
+        others_figure=3.79,
+        goal=3.79,
+    ),
     FurtherTask(  # As much clutter for the area as on 100x100. Known: a public DRAM with a context network, 8 glimpses of 20x20.
         env_id="GlimpseClutteredMNIST100-v0",
         title="Cluttered 250x250, 12x12, 5 scales",

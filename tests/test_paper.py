@@ -67,7 +67,7 @@ def test_where_a_run_stands(row, entry):
         ({"env": "Catch-v0"}, r"env must be one of GlimpseMNIST-v0, .*, got 'Catch-v0'"),
         (
             {"preset": None},
-            r"out of paper, best, adaptive, or fc256 without one, or conv without one, got ram .* None",
+            r"out of paper, best, adaptive, center, or fc256 without one, or conv without one, got ram .* None",
         ),
         ({"algo": "fc256"}, r"got fc256 with preset 'best'"),
         ({"algo": "ram_random", "preset": None}, r"got ram_random with preset None"),
