@@ -7,6 +7,8 @@ Formats, for choices of K (and K', ...) possibilities:
 know no Dict actions.
 "multidiscrete": MultiDiscrete([G, G, K, K', ...]): column and row of a grid of G x G locations, then the choices.
 "discrete": Discrete(G * G * K * K' ...): the product of those, numbered as `numpy.ravel_multi_index` does; for small grids.
+
+The grid fills the scene, or only the middle of it: an agent that tries locations at random looks about widely there.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from ram_envs.sampling import compiled
 
 ACTION_FORMATS = ("dict", "box", "multidiscrete", "discrete")
 _MOST_ACTIONS = 2**62  # An action's number is an int64.
+_LEAST_EXTENT = 0.001
 _Decoded = tuple[NDArray[np.float32], dict[str, NDArray[np.int64]]]
 
 
@@ -76,28 +79,50 @@ class DictActions(spaces.Dict):
         return BoxActions(self.choices)
 
 
+class _PartOfScene:
+    """A space of grid actions that equals another only where the grid has the same extent."""
+
+    grid_extent = 1.0
+
+    def __eq__(self, other: object) -> bool:
+        return super().__eq__(other) and getattr(other, "grid_extent", 1.0) == self.grid_extent
+
+    def __repr__(self) -> str:
+        return f"{super().__repr__()[:-1]}, grid_extent={self.grid_extent})"
+
+
+class PartMultiDiscrete(_PartOfScene, spaces.MultiDiscrete):
+    """Column, row and choices, where the grid fills the middle of the scene."""
+
+
+class PartDiscrete(_PartOfScene, spaces.Discrete):
+    """The same as one number."""
+
+
 class ActionCodec:
     """Decodes and encodes batches of actions of one format.
 
     Args:
         choices: what there is to choose and from how many, such as {"class": 10}.
         action_format: one of `ACTION_FORMATS`.
-        location_grid: G, the locations to a side in the discrete formats: the centres of G x G equal cells of [-1, 1]^2.
+        location_grid: G, the locations to a side in the discrete formats: the centres of G x G equal cells.
+        grid_extent: E, from 0.001 to 1: the cells fill [-E, E]^2.
 
     Attributes:
         space: the action space of a single environment.
 
     Raises:
-        ValueError: unknown format, a grid without locations, or one of more than can be numbered.
+        ValueError: unknown format, a grid without locations, one of more than can be numbered, or an extent out of range.
     """
 
-    def __init__(self, choices: dict[str, int], action_format: str = "dict", location_grid: int = 5) -> None:
+    def __init__(
+        self, choices: dict[str, int], action_format: str = "dict", location_grid: int = 5, grid_extent: float = 1.0
+    ) -> None:
         if action_format not in ACTION_FORMATS:
             raise ValueError(f"action_format must be one of {ACTION_FORMATS}, got {action_format!r}")
-        most = math.isqrt(_MOST_ACTIONS // math.prod(choices.values()))
-        if isinstance(location_grid, bool) or not isinstance(location_grid, (int, np.integer)) or not 1 <= location_grid <= most:
-            raise ValueError(f"location_grid must be a whole number from 1 to {most}, got {location_grid!r}")
+        _check_grid(location_grid, grid_extent, math.isqrt(_MOST_ACTIONS // math.prod(choices.values())))
         self.choices, self.action_format, self.location_grid = choices, action_format, int(location_grid)
+        self.grid_extent = float(grid_extent)
         self._sizes = np.array(list(choices.values()))
         self._keys = {"location", *choices}
         self._length = 2 + int(self._sizes.sum())  # Of a Box action.
@@ -108,9 +133,11 @@ class ActionCodec:
         elif action_format == "box":
             self.space = BoxActions(choices)
         elif action_format == "multidiscrete":
-            self.space = spaces.MultiDiscrete(list(self._grid))
+            self.space = (spaces.MultiDiscrete if self.grid_extent == 1 else PartMultiDiscrete)(list(self._grid))
         else:
-            self.space = spaces.Discrete(math.prod(self._grid))
+            self.space = (spaces.Discrete if self.grid_extent == 1 else PartDiscrete)(math.prod(self._grid))
+        if isinstance(self.space, _PartOfScene):
+            self.space.grid_extent = self.grid_extent
 
     def decode(self, action: Any, num_envs: int | None = None) -> _Decoded:
         """Check a batch of `num_envs` actions, or one action without a batch axis (None).
@@ -131,7 +158,7 @@ class ActionCodec:
         else:
             number = check_choice("action", action, math.prod(self._grid), batch).reshape(-1)
             cells = np.stack(np.unravel_index(number, self._grid))
-        locations = (2 * cells[:2].T + 1) / self.location_grid - 1
+        locations = self.grid_extent * ((2 * cells[:2].T + 1) / self.location_grid - 1)
         return locations.astype(np.float32), dict(zip(self.choices, cells[2:], strict=True))
 
     def encode(self, locations: NDArray, **choices: NDArray) -> Any:
@@ -148,7 +175,8 @@ class ActionCodec:
             return np.concatenate(
                 [locations, *(2 * np.eye(size, dtype=np.float32)[values] - 1 for size, values in pairs)], axis=1
             )
-        cells = np.clip(np.floor((locations + 1) / 2 * self.location_grid), 0, self.location_grid - 1).astype(np.int64)
+        cells = np.floor((locations / self.grid_extent + 1) / 2 * self.location_grid)
+        cells = np.clip(cells, 0, self.location_grid - 1).astype(np.int64)
         parts = [*cells.T, *chosen]
         return np.stack(parts, axis=1) if self.action_format == "multidiscrete" else np.ravel_multi_index(parts, self._grid)
 
@@ -183,21 +211,27 @@ class ActionFormat(gym.ActionWrapper, gym.utils.RecordConstructorArgs):
 
     Args:
         env: an environment of ours with the default action_format="dict".
-        action_format: one of `ram_envs.actions.ACTION_FORMATS`. The grid of locations is the environment's `location_grid`.
+        action_format: one of `ram_envs.actions.ACTION_FORMATS`.
+        location_grid: see `ActionCodec`; None: the environment's own.
+        grid_extent: the same.
 
     Raises:
-        ValueError: unknown format, or an environment without Dict actions.
+        ValueError: an argument is out of range, or an environment without Dict actions.
     """
 
-    def __init__(self, env: gym.Env, action_format: str) -> None:
-        gym.utils.RecordConstructorArgs.__init__(self, action_format=action_format)
+    def __init__(
+        self, env: gym.Env, action_format: str, location_grid: int | None = None, grid_extent: float | None = None
+    ) -> None:
+        given: dict[str, Any] = {"action_format": action_format, "location_grid": location_grid, "grid_extent": grid_extent}
+        gym.utils.RecordConstructorArgs.__init__(self, **given)
         super().__init__(env)
         if not isinstance(env.action_space, DictActions):
             name = type(env.unwrapped).__name__ if env.spec is None else env.spec.id
             raise ValueError(f"env must have Dict actions (action_format='dict'), got {name} with {env.action_space}")
         task: Any = env.unwrapped
         codec = task.task.codec
-        self._codec = ActionCodec(codec.choices, action_format, codec.location_grid)
+        own = {"location_grid": codec.location_grid, "grid_extent": codec.grid_extent}
+        self._codec = ActionCodec(codec.choices, **own | {name: value for name, value in given.items() if value is not None})
         self.action_space = self._codec.space
 
     def action(self, action: Any) -> dict[str, Any]:
@@ -208,6 +242,14 @@ class ActionFormat(gym.ActionWrapper, gym.utils.RecordConstructorArgs):
         """
         locations, choices = self._codec.decode(action)
         return {"location": locations[0], **{name: values[0] for name, values in choices.items()}}
+
+
+def _check_grid(location_grid: Any, grid_extent: Any, most: int) -> None:
+    if isinstance(location_grid, bool) or not isinstance(location_grid, (int, np.integer)) or not 1 <= location_grid <= most:
+        raise ValueError(f"location_grid must be a whole number from 1 to {most}, got {location_grid!r}")
+    is_number = isinstance(grid_extent, (int, float, np.integer, np.floating)) and not isinstance(grid_extent, bool)
+    if not is_number or not _LEAST_EXTENT <= grid_extent <= 1:
+        raise ValueError(f"grid_extent must be a number from {_LEAST_EXTENT} to 1, got {grid_extent!r}")
 
 
 def as_array(given: Any) -> NDArray:

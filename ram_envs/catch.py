@@ -178,6 +178,7 @@ class GlimpseCatch(Catch):
         num_zooms: Z, used with `zoom_action`.
         action_format: "dict", "box", "multidiscrete" or "discrete", see `ram_envs.actions`.
         location_grid: G, the locations to a side in the discrete formats.
+        grid_extent: E, from 0.001 to 1: there the grid fills [-E, E]^2, the scene or only the middle of it.
 
     Raises:
         ValueError: an argument is out of range; the message names it.
@@ -201,12 +202,13 @@ class GlimpseCatch(Catch):
         num_zooms: int = 2,
         action_format: str = "dict",
         location_grid: int = 5,
+        grid_extent: float = 1.0,
     ) -> None:
         shape = _check_game(size, height, width, ball_speeds, paddle_start)
         self.gaze = Gaze(num_envs, initial_location, shape, glimpse_size, num_scales, num_zooms if zoom_action else 1)
         self._set_up(num_envs, self.gaze.scenes, self.gaze.retina.margin, shape, ball_speeds, paddle_start)
         self.choices |= {"zoom": num_zooms} if zoom_action else {}
-        self.codec = ActionCodec(self.choices, action_format, location_grid)
+        self.codec = ActionCodec(self.choices, action_format, location_grid, grid_extent)
         self.observation_space, self.action_space = self.gaze.space, self.codec.space
 
     def _begin_looking(self, where: NDArray[np.bool_], draws: NDArray) -> None:

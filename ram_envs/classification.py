@@ -56,6 +56,7 @@ class GlimpseClassification(Task):
             "sequential" does so in the order of the data set.
         action_format: "dict", "box", "multidiscrete" or "discrete", see `ram_envs.actions`.
         location_grid: G, the locations to a side in the discrete formats.
+        grid_extent: E, from 0.001 to 1: there the grid fills [-E, E]^2, the scene or only the middle of it.
 
     Raises:
         ValueError: an argument is out of range; the message names it.
@@ -91,6 +92,7 @@ class GlimpseClassification(Task):
         image_order: str = "random",
         action_format: str = "dict",
         location_grid: int = 5,
+        grid_extent: float = 1.0,
     ) -> None:
         if image_order not in IMAGE_ORDERS:
             raise ValueError(f"image_order must be one of {IMAGE_ORDERS}, got {image_order!r}")
@@ -109,7 +111,7 @@ class GlimpseClassification(Task):
         further = ({"stop": 2} if stop_action else {}) | ({"zoom": zooms} if zoom_action else {})
         self.choice_names = self.class_names or self.images.class_names or tuple(map(str, range(self.images.num_classes)))
         self.choices = {"class": len(self.choice_names), **further}
-        self.codec = ActionCodec(self.choices, action_format, location_grid)
+        self.codec = ActionCodec(self.choices, action_format, location_grid, grid_extent)
         self.observation_space, self.action_space = self.gaze.space, self.codec.space
         self.num_envs, self._envs = num_envs, np.arange(num_envs)
         self._order = EpochOrder(self.num_images, num_envs) if image_order == "sequential" else None

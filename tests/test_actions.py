@@ -11,7 +11,7 @@ from gymnasium import spaces
 
 from ram_envs.actions import ActionCodec, ActionFormat, BoxActions, DictActions
 
-OPTIONS = {"stop_action": True, "zoom_action": True, "location_grid": 3}
+OPTIONS = {"stop_action": True, "zoom_action": True, "location_grid": 3, "grid_extent": 0.5}
 
 
 def test_dict_single_and_batch():
@@ -238,6 +238,31 @@ def test_the_edges_of_the_grid():
         ActionCodec({"move": 3}, "discrete", most + 1)
 
 
+def test_a_grid_in_the_middle_of_the_scene():
+    codec = ActionCodec({"move": 3}, "multidiscrete", 3, grid_extent=0.75)
+    locations, _ = codec.decode(np.array([[0, 1, 0], [2, 0, 0]]), num_envs=2)
+    assert locations.tolist() == [[-0.5, 0.0], [0.5, -0.5]]
+    near = np.array([[-0.26, 0.24], [-1, 1], [0.3, -0.2]])  # The cells are half wide: from -0.75, -0.25, 0.25.
+    assert codec.encode(near, move=np.zeros(3)).tolist() == [[0, 1, 0], [0, 2, 0], [2, 1, 0]]
+    one = ActionCodec({"move": 3}, "discrete", 3, np.float32(0.75))
+    assert one.decode(3 * 3 * 2 + 3 * 0 + 1)[0].tolist() == [[0.5, -0.5]]
+    for bad in (0, 1.01, -0.5, math.nan, True, "0.5", None, [0.5], 1e-9):
+        with pytest.raises(ValueError, match=r"grid_extent must be a number from 0\.001 to 1, got"):
+            ActionCodec({"move": 3}, "multidiscrete", 3, bad)
+
+
+@pytest.mark.parametrize("action_format", ["multidiscrete", "discrete"])
+def test_grids_of_one_size_that_stand_for_other_locations_differ(action_format):
+    whole, half, again = (make(action_format=action_format, grid_extent=extent).action_space for extent in (1, 0.5, 0.5))
+    assert half == again == copy.deepcopy(half) == pickle.loads(pickle.dumps(half))
+    assert half != whole and whole != half
+    assert half != make(action_format=action_format, grid_extent=0.25).action_space
+    assert repr(half) == f"{repr(whole)[:-1]}, grid_extent=0.5)"
+    assert half.contains(half.sample())
+    ours = make_vec(2, action_format=action_format, grid_extent=0.5)
+    assert ours.single_action_space == half and ours.action_space.contains(ours.action_space.sample())
+
+
 def test_unknown_format():
     with pytest.raises(ValueError, match="action_format must be one of"):
         ActionCodec({"class": 10}, "tuple")
@@ -273,6 +298,13 @@ def test_the_wrappers_location_and_class_by_hand():
     assert action["location"].tolist() == [-0.75, 0.75]
     assert action["class"] == 7
     assert env.env.action_space.contains(action)
+
+
+def test_the_wrappers_own_grid():
+    env = ActionFormat(make(location_grid=4), "multidiscrete", location_grid=3, grid_extent=0.75)
+    assert env.action(np.array([0, 2, 7]))["location"].tolist() == [-0.5, 0.5]
+    assert env.action_space == make(action_format="multidiscrete", location_grid=3, grid_extent=0.75).action_space
+    assert gym.make(env.spec).action_space == env.action_space
 
 
 def test_the_wrapper_can_be_made_again_from_its_specification():

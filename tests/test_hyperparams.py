@@ -74,8 +74,10 @@ def test_the_policy_and_the_actions_are_written_out_for_rl_zoo3(algo, env_id):
     assert f"{ActionFormat.__module__}.{ActionFormat.__name__}" == ACTION_WRAPPER
     if env_id != "Catch-v0":  # Which has Discrete actions alone.
         form = get_algorithm(algo).action_format
-        assert entry["env_wrapper"] == [{ACTION_WRAPPER: {"action_format": form}}]
-        assert read_file(HYPERPARAMS / f"{algo}.yml", env_id)["env_kwargs"] == {"action_format": form}
+        [[(wrapper, options)]] = [list(one.items()) for one in entry["env_wrapper"]]
+        assert (wrapper, options["action_format"]) == (ACTION_WRAPPER, form)
+        assert options.keys() <= {"action_format", "location_grid", "grid_extent"}  # Which it takes as the environment does.
+        assert read_file(HYPERPARAMS / f"{algo}.yml", env_id)["env_kwargs"] == options
 
 
 @pytest.mark.parametrize(("algo", "env_id"), ENTRIES)
