@@ -20,7 +20,7 @@ WHOLE_SCENE = ("fc64", "fc256", "conv")  # The algorithm itself sets the glimpse
 GLIMPSE_OPTIONS = {"num_scales", "num_glimpses", "initial_location", "glimpse_size"}
 # Options of an environment that do not change the task: the format of actions, the order of images, and how training images are
 # bent; images of validation and test never are.
-FREE_OPTIONS = {"action_format", "location_grid", "image_order", "warp", "affine"}
+FREE_OPTIONS = {"action_format", "location_grid", "grid_extent", "image_order", "warp", "affine"}
 
 
 @dataclass(frozen=True, kw_only=True)
