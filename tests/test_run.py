@@ -77,7 +77,7 @@ def test_what_a_run_leaves(tmp_path):
     assert (result["n_timesteps"], result["test_episodes"], result["mean_length"]) == (160, EPISODES["test"], 5.0)
     assert result["test_error"] == pytest.approx(100 * (1 - result["success_rate"]), abs=1e-3)
     assert result["mean_reward"] == result["success_rate"]
-    assert result["env_kwargs"] == {"action_format": "multidiscrete", "location_grid": 3, "grid_extent": 0.25}  # As Catch has them.
+    assert result["env_kwargs"] == {"action_format": "multidiscrete", "location_grid": 3, "grid_extent": 0.25}
     assert result["hyperparams"]["policy_kwargs"]["core_size"] == 8
     curve = np.load(tmp_path / "run/evaluations.npz")
     assert curve["timesteps"].tolist() == [40, 80, 120, 160]
