@@ -38,7 +38,7 @@ def make_config(size: int, num_env_runners: int, seed: int) -> PPOConfig:
             num_envs_per_env_runner=envs_per_runner,
             gym_env_vectorize_mode="vector_entry_point",  # Our native batch.
             batch_mode="complete_episodes",
-            sample_timeout_s=600,  # After a minute RLlib goes on without samples; a busy machine may take longer to begin.
+            sample_timeout_s=600,  # After a minute RLlib continues without samples; a busy machine may take longer to begin.
             env_to_module_connector=lambda env, spaces, device: [FlattenObservations(), MeanStdFilter()],
         )
         .rl_module(rl_module_spec=RLModuleSpec(module_class=DictActionModule, model_config=model))
